@@ -1,0 +1,142 @@
+"""The one place that wires the parts together, and the life of a server from start to drained."""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import time
+
+import structlog
+
+from tickgate_server.config import Settings
+from tickgate_server.engine import Engine, EngineSettings
+from tickgate_server.models.registry import ModelRegistry, load_repository
+from tickgate_server.observer.metrics import EngineCollector, MetricsEndpoint
+from tickgate_server.rpc.aio import DataListener
+from tickgate_server.ticks.instruments import Universe, read_instruments
+
+_LOG = structlog.get_logger()
+
+
+class RepositoryMissing(Exception):
+    """The model repository is not a folder."""
+
+
+def configure_logging(settings: Settings) -> None:
+    """Structured logs on standard error: for people on a terminal, JSON elsewhere, unless set."""
+    console = settings.log.format == "console" or (settings.log.format == "auto" and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    processors: list[structlog.types.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not console:
+        processors.append(structlog.processors.dict_tracebacks)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log.level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def load_models(settings: Settings) -> ModelRegistry:
+    """Load the repository, and say of each version whether it serves and why not.
+
+    Raises:
+        RepositoryMissing: It is not a folder.
+    """
+    repository = settings.models.repository
+    if not repository.is_dir():
+        raise RepositoryMissing(f"models.repository: expected a folder of model packages, got {str(repository)!r}")
+    registry = load_repository(repository, settings.models.default)
+    for model in registry.models:
+        _LOG.info(
+            "model loaded",
+            model=model.name,
+            version=model.version,
+            schema_id=model.schema_id,
+            warm_up_us_p99=round(model.warm_up_us_p99, 1),
+        )
+    for refused in registry.refused:
+        _LOG.error(
+            "model refused",
+            model=refused.name,
+            version=refused.version,
+            check=type(refused.error).__name__,
+            file=str(refused.error.path),
+            why=refused.error.why,
+        )
+    return registry
+
+
+def build_engine(settings: Settings) -> Engine:
+    """An engine with its models, instruments and limits.
+
+    Raises:
+        RepositoryMissing: As `load_models`.
+        InstrumentFileInvalid: As `read_instruments`.
+        ValueError: More instruments than capacity.
+    """
+    file = settings.instruments.file
+    universe = Universe(read_instruments(file) if file else {}, settings.instruments.closed)
+    return Engine(
+        EngineSettings(
+            capacity=settings.instruments.capacity,
+            replay=settings.clock.mode == "replay",
+            future_limit_ns=int(settings.clock.future_limit_s * 1e9),
+            stale_limit_ns=int(settings.clock.stale_limit_s * 1e9),
+        ),
+        load_models(settings),
+        universe,
+        settings.risk,
+    )
+
+
+async def serve(settings: Settings, started: float) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, finish what is in flight, close.
+
+    Args:
+        settings: What is in force.
+        started: `time.perf_counter()` when the process began its work, for the log's start-up time.
+
+    Raises:
+        ListenFailed: The data listener's address cannot be had.
+        OSError: The metrics endpoint's address is taken.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    engine = build_engine(settings)
+    metrics: MetricsEndpoint | None = None
+    if settings.server.metrics_listen:
+        collector = EngineCollector(engine.telemetry, engine.registry)
+        metrics = MetricsEndpoint(settings.server.metrics_listen, collector)
+    try:
+        listener = DataListener(
+            engine,
+            settings.server.listen,
+            max_message_bytes=settings.server.max_message_bytes,
+            max_concurrent_requests=settings.server.max_concurrent_requests,
+        )
+        # What start-up made stays; the collector need not walk it again.
+        gc.collect()
+        gc.freeze()
+        await listener.start()
+        _LOG.info(
+            "serving" if engine.registry.models else "not serving: no model is fit",
+            address=listener.address,
+            metrics=metrics.address if metrics else None,
+            models=engine.registry.names,
+            clock=settings.clock.mode,
+            start_up_s=round(time.perf_counter() - started, 2),
+        )
+        await stop.wait()
+        _LOG.info("draining", grace_s=settings.server.drain_s)
+        await listener.drain(settings.server.drain_s)
+    finally:
+        if metrics is not None:
+            metrics.close()
+    _LOG.info("stopped")

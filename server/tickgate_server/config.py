@@ -1,0 +1,198 @@
+"""Settings: one TOML file and `TICKGATE_*`, validated, frozen, built once; never read on the hot path.
+
+A value comes from the first of: the command line, the environment (`TICKGATE_RISK__MAX_ORDER_NOTIONAL=5e4`), the file,
+the default. An unknown key is an error, in the environment too.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tickgate_server.risk.gate import Limits
+
+PREFIX = "TICKGATE_"
+NESTED = "__"
+# Read before any settings are: where compiled kernels are kept.
+_NOT_SETTINGS = {"TICKGATE_KERNEL_CACHE"}
+
+Seconds = Annotated[float, Field(ge=0.0)]
+
+
+class SettingsInvalid(Exception):
+    """Settings cannot be used; says which key, from where, and what was expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSection(_Section):
+    """Listeners and their bounds."""
+
+    listen: str = "127.0.0.1:50051"
+    """Data listener: `host:port` or `unix:/path`. Port 0 takes a free one, which the log names."""
+    metrics_listen: str = "127.0.0.1:9464"
+    """Prometheus endpoint, `host:port`; empty: none."""
+    max_message_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    """A larger request is answered RESOURCE_EXHAUSTED by gRPC."""
+    max_concurrent_requests: Annotated[int, Field(ge=1)] = 1024
+    """Unary requests and streams at once; what is beyond is answered RESOURCE_EXHAUSTED by gRPC."""
+    drain_s: Seconds = 10.0
+    """How long requests in flight may take to finish after SIGTERM."""
+
+
+class ModelsSection(_Section):
+    """The model repository."""
+
+    repository: Path = Path("models")
+    default: str = ""
+    """What an empty `model` in a request means; empty: the only model, where there is one."""
+
+
+class InstrumentsSection(_Section):
+    """The universe."""
+
+    file: Path | None = None
+    """TOML or CSV; without one every symbol is open with defaults."""
+    closed: bool = False
+    """Only instruments of the file are served."""
+    capacity: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    """Most symbols."""
+
+
+class ClockSection(_Section):
+    """What time it is for ticks."""
+
+    mode: Literal["live", "replay"] = "live"
+    """`replay`: time is the ticks' own, none is late or early."""
+    future_limit_s: Seconds = 1.0
+    stale_limit_s: Seconds = 5.0
+
+
+class LogSection(_Section):
+    """Structured logs on standard error."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, else JSON."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """Everything that a server is configured with."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    server: ServerSection = ServerSection()
+    models: ModelsSection = ModelsSection()
+    instruments: InstrumentsSection = InstrumentsSection()
+    clock: ClockSection = ClockSection()
+    risk: Limits = Limits()
+    log: LogSection = LogSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What `load` hands over is merged already: it asks each source itself, to know what came from where."""
+        return (init_settings,)
+
+
+def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
+    """Build the settings, and say where each value came from.
+
+    Args:
+        file: TOML, or none.
+        overrides: From the command line, by dotted key (`server.listen`).
+
+    Returns:
+        The settings, and by dotted key one of `command line`, `environment`, the file's path, or `default`.
+
+    Raises:
+        SettingsInvalid: Names the key, its source, and what was expected.
+    """
+    layers: dict[str, dict[str, Any]] = {}  # each overrides those before it
+    if file is not None:
+        layers[str(file)] = _file(file)
+    layers["environment"] = _environment()
+    layers["command line"] = dict(overrides or {})
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, values in layers.items():
+        found = dict(_leaves(values))
+        merged |= found
+        origins |= dict.fromkeys(found, origin)
+    try:
+        settings = Settings(**_nested(merged))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise SettingsInvalid(
+            f"{origins.get(key, 'settings')}: {key}: {first['msg']} (got {first['input']!r})"
+        ) from error
+    return settings, {key: origins.get(key, "default") for key in flatten(settings)}
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Every value by its dotted key."""
+    return dict(_leaves(settings.model_dump(mode="json")))
+
+
+def _file(file: Path) -> dict[str, Any]:
+    if not file.is_file():  # the library's source takes an absent file for an empty one
+        raise SettingsInvalid(f"{file}: no such file")
+    try:
+        return TomlConfigSettingsSource(Settings, toml_file=file)()
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsInvalid(f"{file}: cannot be read ({error})") from error
+
+
+def _environment() -> dict[str, Any]:
+    sections = tuple(f"{PREFIX}{name.upper()}{NESTED}" for name in Settings.model_fields)
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in _NOT_SETTINGS and not name.startswith(sections):
+            raise SettingsInvalid(
+                f"environment: {name} is no setting; its name starts with one of {', '.join(sections)}"
+            )
+    return EnvSettingsSource(Settings)()
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`section.key` to sections; a key without a section stays at the top, for validation to refuse."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        section, _, leaf = key.partition(".")
+        if leaf:
+            tree.setdefault(section, {})[leaf] = value
+        else:
+            tree[section] = value
+    return tree
+
+
+def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value

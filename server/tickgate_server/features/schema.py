@@ -1,0 +1,107 @@
+"""What a feature set is: named features in order, with parameters, and the schema id that models are held to."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+NANOSECONDS = 1_000_000_000
+TICK_SESSION_GAP_NS = 300 * NANOSECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """An ordered list of named features and the parameters they are computed with.
+
+    Attributes:
+        name: Name of the set, `micro10` for example.
+        features: Names, in the order of the vector.
+        session_gap_ns: Silence after which the windows start anew, in nanoseconds; 0: never (daily bars).
+        kernel_version: Raised with every change of what a kernel computes.
+        warm_up_trades: Trades from the windows' start until the vector is defined, the current one included.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    session_gap_ns: int
+    kernel_version: int
+    warm_up_trades: int
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return len(self.features)
+
+    @property
+    def dtype(self) -> str:
+        """Type of each value of the vector."""
+        return "float32"
+
+    @property
+    def schema_id(self) -> str:
+        """Hash of names, order, parameters, dtype and kernel version, with the set's name before it."""
+        definition = {
+            "dtype": self.dtype,
+            "features": self.features,
+            "kernel_version": self.kernel_version,
+            "name": self.name,
+            "session_gap_ns": self.session_gap_ns,
+            "warm_up_trades": self.warm_up_trades,
+        }
+        canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
+        return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+
+
+class FeatureSetUnknown(Exception):
+    """No kernel computes a feature set of that name.
+
+    Attributes:
+        name: The set asked for.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no feature set {name!r}; known: {', '.join(FEATURE_SETS)}")
+        self.name = name
+
+
+MICRO10_FEATURES = (
+    "ret_1",
+    "ret_5",
+    "ret_10",
+    "vwap_dev",
+    "vol_10",
+    "flow_imbalance",
+    "tick_sign",
+    "gap_s",
+    "range_10",
+    "volume_z",
+)
+
+
+def micro10(session_gap_ns: int = TICK_SESSION_GAP_NS) -> FeatureSet:
+    """The set `micro10`: ten features of the last eleven trades.
+
+    Args:
+        session_gap_ns: Silence after which the windows start anew: 5 minutes for ticks, 0 (never) for daily bars.
+
+    Raises:
+        ValueError: `session_gap_ns` is negative.
+    """
+    if session_gap_ns < 0:
+        raise ValueError(f"session_gap_ns must be >= 0 (0: never), got {session_gap_ns}")
+    return FeatureSet("micro10", MICRO10_FEATURES, session_gap_ns, kernel_version=1, warm_up_trades=11)
+
+
+FEATURE_SETS: dict[str, Callable[[int], FeatureSet]] = {"micro10": micro10}
+
+
+def feature_set(name: str, session_gap_ns: int) -> FeatureSet:
+    """The set of that name with that parameter.
+
+    Raises:
+        FeatureSetUnknown: There is none of that name.
+        ValueError: As the set's own function.
+    """
+    if name not in FEATURE_SETS:
+        raise FeatureSetUnknown(name)
+    return FEATURE_SETS[name](session_gap_ns)

@@ -1,0 +1,97 @@
+"""What can go wrong with models.
+
+ModelError
+├── PackageError            a package on disk is not fit to serve; says which file and why
+│   ├── ManifestInvalid
+│   ├── PackageFileMissing
+│   ├── HashMismatch
+│   ├── SchemaMismatch
+│   ├── GraphInvalid
+│   ├── GoldenMismatch
+│   └── LatencyOverBudget
+├── VersionExists           publishing would overwrite
+├── ModelNotFound           no such name, version or alias
+└── ModelNotLoaded          known, and not fit to serve
+"""
+
+from pathlib import Path
+
+
+class ModelError(Exception):
+    """Root of this tree."""
+
+
+class PackageError(ModelError):
+    """A package is not fit to serve.
+
+    Attributes:
+        path: The file at fault.
+        why: What was found and what was expected.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class ManifestInvalid(PackageError):
+    """The manifest is not JSON, lacks a key, has an unknown one, or contradicts itself or its place."""
+
+
+class PackageFileMissing(PackageError):
+    """A file of the package is absent or cannot be read."""
+
+
+class HashMismatch(PackageError):
+    """The model's bytes are not those that the manifest was made for."""
+
+
+class SchemaMismatch(PackageError):
+    """The model was trained on other features than this server computes."""
+
+
+class GraphInvalid(PackageError):
+    """ONNX Runtime refuses the model, or its inputs or outputs have another shape or type than declared."""
+
+
+class GoldenMismatch(PackageError):
+    """The model does not give the outputs of the one it was converted from."""
+
+
+class LatencyOverBudget(PackageError):
+    """The model is slower here than its manifest allows."""
+
+
+class VersionExists(ModelError):
+    """Publishing would overwrite a version: versions never change once there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists; versions never change once published, publish a higher one")
+        self.path = path
+
+
+class ModelNotFound(ModelError):
+    """No such name, version or alias.
+
+    Attributes:
+        asked: The reference as the caller wrote it.
+    """
+
+    def __init__(self, asked: str, known: str) -> None:
+        super().__init__(f"no model {asked!r}; known: {known}")
+        self.asked = asked
+
+
+class ModelNotLoaded(ModelError):
+    """The version is there and did not pass its checks.
+
+    Attributes:
+        asked: The reference as the caller wrote it.
+        why: What its checks found.
+    """
+
+    def __init__(self, asked: str, why: str) -> None:
+        super().__init__(f"model {asked!r} is not loaded: {why}")
+        self.asked = asked
+        self.why = why

@@ -1,0 +1,144 @@
+"""From a package on disk to a model that may serve: checks in order, each naming what failed."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickgate_server.features.schema import FeatureSet, FeatureSetUnknown, feature_set
+from tickgate_server.models.errors import (
+    GoldenMismatch,
+    HashMismatch,
+    LatencyOverBudget,
+    ManifestInvalid,
+    PackageFileMissing,
+    SchemaMismatch,
+)
+from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest
+from tickgate_server.models.session import Session
+
+GOLDEN_TOLERANCE = 1e-5
+WARM_UP_RUNS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A version that passed every check.
+
+    Attributes:
+        manifest: As published.
+        features: What it takes; its schema id is the manifest's.
+        session: What runs it.
+        warm_up_us_p99: 99th percentile of the warm-up runs, in microseconds.
+        name, version, schema_id, threshold, horizon_trades, latency_budget_ns: Of the manifest, for the hot path.
+    """
+
+    manifest: Manifest
+    features: FeatureSet
+    session: Session
+    warm_up_us_p99: float
+    name: str
+    version: int
+    schema_id: str
+    threshold: float
+    horizon_trades: int
+    latency_budget_ns: int
+
+
+def load(folder: Path) -> LoadedModel:
+    """Load the package at `<repository>/<name>/<version>/`.
+
+    In this order: manifest complete, hash, schema id, graph opens with the declared shape, golden vectors reproduced,
+    warm-up within the latency budget.
+
+    Raises:
+        PackageError: The first check that failed, with the file and why.
+    """
+    manifest = read_manifest(folder)
+    path = folder / MODEL_FILE
+    model = _read_model(path, manifest)
+    features = _features(folder / MANIFEST_FILE, manifest)
+    session = Session(path, model, features.width)
+    golden = np.asarray(manifest.golden.inputs, np.float32)
+    check_golden(path, session, golden, np.asarray(manifest.golden.outputs), manifest.decision_threshold)
+    warm_up_us_p99 = _warm_up_us_p99(session, golden)
+    if warm_up_us_p99 > manifest.latency_budget_ms * 1e3:
+        raise LatencyOverBudget(
+            path,
+            f"p99 of {WARM_UP_RUNS} warm-up runs is {warm_up_us_p99:.0f} us, its latency_budget_ms is"
+            f" {manifest.latency_budget_ms:g}",
+        )
+    return LoadedModel(
+        manifest=manifest,
+        features=features,
+        session=session,
+        warm_up_us_p99=warm_up_us_p99,
+        name=manifest.name,
+        version=manifest.version,
+        schema_id=features.schema_id,
+        threshold=manifest.decision_threshold,
+        horizon_trades=manifest.output.horizon_trades,
+        latency_budget_ns=int(manifest.latency_budget_ms * 1e6),
+    )
+
+
+def _read_model(path: Path, manifest: Manifest) -> bytes:
+    # Read once: what was hashed is what is opened.
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise PackageFileMissing(path, f"cannot be read ({error})") from error
+    found = hashlib.sha256(model).hexdigest()
+    if found != manifest.model_sha256:
+        raise HashMismatch(path, f"sha256 is {found}, the manifest says {manifest.model_sha256}")
+    return model
+
+
+def _features(path: Path, manifest: Manifest) -> FeatureSet:
+    said = manifest.features
+    try:
+        here = feature_set(said.feature_set, said.session_gap_ns)
+    except FeatureSetUnknown as error:
+        raise SchemaMismatch(path, str(error)) from error
+    if here.schema_id != said.schema_id:
+        raise SchemaMismatch(path, f"schema id is {said.schema_id}, this server computes {here.schema_id}")
+    if here.features != said.names:
+        raise ManifestInvalid(path, f"features.names are {said.names}, those of its schema id are {here.features}")
+    return here
+
+
+def check_golden(
+    path: Path, session: Session, inputs: NDArray[np.float32], outputs: NDArray[np.float64], threshold: float
+) -> None:
+    """Hold a session to golden vectors: within 1e-5, and on the same side of the threshold unless within 1e-5 of it.
+
+    Args:
+        path: The model's file, for messages.
+        session: What is checked.
+        inputs: float32 [n, width].
+        outputs: P(up) of the source model, float64 [n].
+        threshold: On the confidence max(p, 1 - p).
+
+    Raises:
+        GoldenMismatch: Names the first row at fault.
+    """
+    for row, (vector, expected) in enumerate(zip(inputs, outputs, strict=True)):
+        got = session.score(vector)
+        if not abs(got - expected) <= GOLDEN_TOLERANCE:
+            raise GoldenMismatch(path, f"golden vector {row} gives {got!r}, expected {expected!r} within 1e-5")
+        confidence, wanted = max(got, 1.0 - got), max(expected, 1.0 - expected)
+        if (confidence >= threshold) != (wanted >= threshold) and abs(wanted - threshold) > GOLDEN_TOLERANCE:
+            raise GoldenMismatch(path, f"golden vector {row} falls on the other side of the threshold {threshold!r}")
+
+
+def _warm_up_us_p99(session: Session, inputs: NDArray[np.float32]) -> float:
+    took_ns = np.empty(WARM_UP_RUNS)
+    for run in range(WARM_UP_RUNS):
+        vector = inputs[run % len(inputs)]
+        start = perf_counter_ns()
+        session.score(vector)
+        took_ns[run] = perf_counter_ns() - start
+    return float(np.percentile(took_ns, 99)) / 1e3

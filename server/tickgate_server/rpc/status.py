@@ -1,0 +1,42 @@
+"""From errors to gRPC status codes: one table. What is not in it is INTERNAL, with an id; its text goes to the log."""
+
+import uuid
+from typing import NamedTuple
+
+import grpc
+import structlog
+
+from tickgate_server.errors import BudgetSpent, FieldInvalid
+from tickgate_server.models.errors import ModelNotFound, ModelNotLoaded
+
+_LOG = structlog.get_logger()
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    FieldInvalid: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
+    BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Status(NamedTuple):
+    """What a failed request is answered with."""
+
+    code: grpc.StatusCode
+    message: str
+
+    @property
+    def number(self) -> int:
+        """The code as google.rpc.Code has it."""
+        number: int = self.code.value[0]
+        return number
+
+
+def status_of(error: Exception) -> Status:
+    """The status for an error that a request ended in."""
+    code = _CODES.get(type(error))
+    if code is not None:
+        return Status(code, str(error))
+    fault = uuid.uuid4().hex[:12]
+    _LOG.error("request failed", fault=fault, exc_info=error)
+    return Status(grpc.StatusCode.INTERNAL, f"internal error {fault}; the server's log has it under this id")

@@ -1,0 +1,62 @@
+"""Symbols to rows of the state arrays: one dict look-up a request."""
+
+import numpy as np
+
+from tickgate_server.ticks.instruments import Instrument, Universe
+
+UNKNOWN, FULL = -1, -2
+
+
+class SymbolTable:
+    """Rows of the symbols, instruments of the file first, others as their first tick is accepted.
+
+    At most `capacity` rows; a symbol beyond them is refused (`FULL`), those known are served on.
+
+    Attributes:
+        tick_sizes, lots, minimum_sizes, multipliers: float64 [capacity], by row.
+    """
+
+    def __init__(self, universe: Universe, capacity: int) -> None:
+        if len(universe.instruments) > capacity:
+            raise ValueError(f"{len(universe.instruments)} instruments, and capacity for {capacity} symbols")
+        self._universe = universe
+        self._capacity = capacity
+        self._rows: dict[str, int] = {}
+        self._candidate: Instrument | None = None
+        self.tick_sizes = np.ones(capacity)
+        self.lots = np.ones(capacity)
+        self.minimum_sizes = np.zeros(capacity)
+        self.multipliers = np.ones(capacity)
+        for instrument in universe.instruments.values():
+            self._set(len(self._rows), instrument)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, symbol: str) -> int:
+        """The symbol's row, or `UNKNOWN`."""
+        return self._rows.get(symbol, UNKNOWN)
+
+    def offer(self, symbol: str) -> int:
+        """The row that a new symbol would get: it is kept only by `keep`. `UNKNOWN` in a closed universe, or `FULL`."""
+        instrument = self._universe.find(symbol)
+        if instrument is None:
+            return UNKNOWN
+        if len(self._rows) == self._capacity:
+            return FULL
+        self._candidate = instrument
+        return len(self._rows)
+
+    def keep(self) -> None:
+        """Give the symbol last offered its row, because its first tick was accepted."""
+        if self._candidate is None:
+            raise ValueError("no symbol was offered")
+        self._set(len(self._rows), self._candidate)
+        self._candidate = None
+
+    def _set(self, row: int, instrument: Instrument) -> None:
+        self._rows[instrument.symbol] = row
+        self.tick_sizes[row] = instrument.tick_size
+        self.lots[row] = instrument.lot
+        self.minimum_sizes[row] = instrument.minimum_size
+        self.multipliers[row] = instrument.multiplier

@@ -1,0 +1,91 @@
+"""Model packages made in a moment: real graphs, real manifests, no training."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tickgate_server.features.schema import FeatureSet, micro10
+from tickgate_server.models.package import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    FeatureSchema,
+    FeatureStatistics,
+    Golden,
+    Manifest,
+    Output,
+    Validation,
+    publish,
+)
+
+
+def logistic_onnx(weights: NDArray[np.float32], bias: float) -> bytes:
+    """sigmoid(x . weights + bias), float32 [N, width] -> float32 [N, 1]."""
+    width = len(weights)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", [INPUT_NAME, "weights"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["score"]),
+            helper.make_node("Sigmoid", ["score"], [OUTPUT_NAME]),
+        ],
+        "logistic",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["N", width])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", 1])],
+        [
+            numpy_helper.from_array(weights.reshape(-1, 1).astype(np.float32), "weights"),
+            numpy_helper.from_array(np.array([bias], np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def logistic(weights: NDArray[np.float32], bias: float, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What `logistic_onnx` computes, in double."""
+    return np.asarray(1.0 / (1.0 + np.exp(-(inputs.astype(np.float64) @ weights.astype(np.float64) + bias))))
+
+
+def make_manifest(
+    model: bytes, features: FeatureSet, inputs: NDArray[np.float32], outputs: NDArray[np.float64], **changes: Any
+) -> Manifest:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "version": 1,
+        "created": datetime(2024, 8, 9, tzinfo=UTC),
+        "model_sha256": hashlib.sha256(model).hexdigest(),
+        "features": FeatureSchema(
+            feature_set=features.name,
+            schema_id=features.schema_id,
+            names=features.features,
+            session_gap_ns=features.session_gap_ns,
+        ),
+        "output": Output(horizon_trades=5),
+        "decision_threshold": 0.5,
+        "feature_statistics": {
+            name: FeatureStatistics(mean=0.0, std=1.0, min=-4.0, max=4.0, quantiles=(-1.0, 0.0, 1.0))
+            for name in features.features
+        },
+        "validation": Validation(trials=1, metrics={"sharpe_net": None}),
+        "golden": Golden(inputs=tuple(map(tuple, inputs.tolist())), outputs=tuple(outputs.tolist())),
+        "data_fingerprint": "made for a test",
+        "libraries": {"onnx": onnx.__version__},
+    }
+    return Manifest(**(values | changes))
+
+
+def publish_logistic(
+    repository: Path, *, bias: float = 0.0, weight: float = 400.0, features: FeatureSet | None = None, **changes: Any
+) -> Path:
+    """Publish a model that follows the last return: P(up) rises with `ret_1` x `weight` + `bias`."""
+    features = features or micro10()
+    weights = np.zeros(features.width, np.float32)
+    weights[0] = weight
+    model = logistic_onnx(weights, bias)
+    rows = np.random.default_rng(7).normal(0.0, 1e-3, (64, features.width)).astype(np.float32)
+    return publish(repository, make_manifest(model, features, rows, logistic(weights, bias, rows), **changes), model)
