@@ -6,8 +6,8 @@ transport's loop. What it reads and writes is preallocated; a request costs one 
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter_ns
 
 import numpy as np
@@ -17,6 +17,7 @@ from tickgate_server.errors import BudgetSpent, FieldInvalid
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.registry import ModelRegistry
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
 from tickgate_server.risk import gate as risk_gate
 from tickgate_server.risk.gate import CHECKS, Gate, Limits
 from tickgate_server.risk.reasons import Action, Reason
@@ -26,9 +27,6 @@ from tickgate_server.ticks import market, symbols
 from tickgate_server.ticks.instruments import SYMBOL_BYTES, Universe
 from tickgate_server.ticks.market import MarketState
 from tickgate_server.ticks.symbols import SymbolTable
-
-# What a request gives to score.
-TICK, FEATURES, SYMBOL = 1, 2, 3
 
 _REJECTED = {
     market.DUPLICATE: Reason.TICK_DUPLICATE,
@@ -40,68 +38,7 @@ _REJECTED = {
 _NO_ROW = {symbols.UNKNOWN: Reason.TICK_UNKNOWN_SYMBOL, symbols.FULL: Reason.TICK_SYMBOL_TABLE_FULL}
 # Plain ints beside the enums: looking a member up costs more than the comparison.
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
-_CHECK_COUNT = len(CHECKS)
 _NAN = float("nan")
-
-
-@dataclass(slots=True)
-class Request:
-    """One request as the transport decoded it; reused from request to request.
-
-    `arrival_ns` is on `perf_counter_ns`'s clock, `budget_ns` counts from it (0: none). Which of the other fields count
-    says `input`, and for a tick `kind`.
-    """
-
-    model: str = ""
-    arrival_ns: int = 0
-    budget_ns: int = 0
-    input: int = 0
-    symbol: str = ""
-    exchange_ts_ns: int = 0
-    sequence: int = 0
-    kind: int = 0
-    price: float = 0.0
-    size: float = 0.0
-    bid: float = 0.0
-    ask: float = 0.0
-    bid_size: float = 0.0
-    ask_size: float = 0.0
-    schema_id: str = ""
-    values: Sequence[float] = ()
-    reference_price: float = 0.0
-
-
-@dataclass(slots=True)
-class Decision:
-    """One decision; reused from request to request.
-
-    `scored` says that a model ran and `judged` that the gate was reached; `check_values` and `check_limits` are in the
-    order of `risk.gate.CHECKS`.
-    """
-
-    symbol: str = ""
-    model: LoadedModel | None = None
-    action: int = _HOLD
-    reason: int = 0
-    size: float = 0.0
-    limit_price: float = 0.0
-    valid_for_us: int = 0
-    target: float = 0.0
-    scored: bool = False
-    value: float = _NAN
-    confidence: float = _NAN
-    judged: bool = False
-    check_values: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
-    check_limits: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
-    trades_in_window: int = 0
-    ready: bool = False
-    features_ts_ns: int = 0
-    waiting_ns: int = 0
-    features_ns: int = 0
-    inference_ns: int = 0
-    risk_ns: int = 0
-    total_ns: int = 0
-    budget_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

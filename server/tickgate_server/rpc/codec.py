@@ -3,9 +3,8 @@
 import time
 
 from tickgate.v1 import signal_pb2 as pb
-from tickgate_server import engine
-from tickgate_server.engine import Decision, Request
 from tickgate_server.errors import FieldInvalid
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
 from tickgate_server.risk.gate import CHECKS
 from tickgate_server.ticks.market import QUOTE, TRADE
 
@@ -28,7 +27,7 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
     given = message.WhichOneof("input")
     if given == "tick":
         tick = message.tick
-        request.input = engine.TICK
+        request.input = TICK
         request.symbol = tick.symbol
         request.exchange_ts_ns = tick.exchange_ts_ns
         request.sequence = tick.sequence
@@ -48,14 +47,14 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
         request.kind = kind
     elif given == "features":
         features = message.features
-        request.input = engine.FEATURES
+        request.input = FEATURES
         request.symbol = features.symbol
         request.schema_id = features.schema_id
         request.values = features.values
         request.exchange_ts_ns = features.exchange_ts_ns
         request.reference_price = features.reference_price
     elif given == "symbol":
-        request.input = engine.SYMBOL
+        request.input = SYMBOL
         request.symbol = message.symbol
     else:
         request.input = 0

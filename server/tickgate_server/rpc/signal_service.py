@@ -9,7 +9,8 @@ import grpc
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate.v1 import signal_pb2_grpc
-from tickgate_server.engine import Decision, Engine, Request
+from tickgate_server.engine import Engine
+from tickgate_server.records import Decision, Request
 from tickgate_server.rpc.codec import STREAM_ITEMS, budget_ns, decode, encode
 from tickgate_server.rpc.status import Status, status_of
 

@@ -1,0 +1,75 @@
+"""What goes into the hot path and what comes out: one request, one decision, both reused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tickgate_server.models.loading import LoadedModel
+from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.reasons import Action
+
+# What a request gives to score.
+TICK, FEATURES, SYMBOL = 1, 2, 3
+
+_HOLD = int(Action.HOLD)
+_CHECK_COUNT = len(CHECKS)
+_NAN = float("nan")
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as the transport decoded it; reused from request to request.
+
+    `arrival_ns` is on `perf_counter_ns`'s clock, `budget_ns` counts from it (0: none). Which of the other fields count
+    says `input`, and for a tick `kind`.
+    """
+
+    model: str = ""
+    arrival_ns: int = 0
+    budget_ns: int = 0
+    input: int = 0
+    symbol: str = ""
+    exchange_ts_ns: int = 0
+    sequence: int = 0
+    kind: int = 0
+    price: float = 0.0
+    size: float = 0.0
+    bid: float = 0.0
+    ask: float = 0.0
+    bid_size: float = 0.0
+    ask_size: float = 0.0
+    schema_id: str = ""
+    values: Sequence[float] = ()
+    reference_price: float = 0.0
+
+
+@dataclass(slots=True)
+class Decision:
+    """One decision; reused from request to request.
+
+    `scored` says that a model ran and `judged` that the gate was reached; `check_values` and `check_limits` are in the
+    order of `risk.gate.CHECKS`.
+    """
+
+    symbol: str = ""
+    model: LoadedModel | None = None
+    action: int = _HOLD
+    reason: int = 0
+    size: float = 0.0
+    limit_price: float = 0.0
+    valid_for_us: int = 0
+    target: float = 0.0
+    scored: bool = False
+    value: float = _NAN
+    confidence: float = _NAN
+    judged: bool = False
+    check_values: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
+    check_limits: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
+    trades_in_window: int = 0
+    ready: bool = False
+    features_ts_ns: int = 0
+    waiting_ns: int = 0
+    features_ns: int = 0
+    inference_ns: int = 0
+    risk_ns: int = 0
+    total_ns: int = 0
+    budget_ns: int = 0
