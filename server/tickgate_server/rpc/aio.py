@@ -6,6 +6,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tickgate.v1 import signal_pb2_grpc
 from tickgate_server.engine import Engine
+from tickgate_server.rpc.answers import Answers
 from tickgate_server.rpc.health import SERVICE_NAME, Health
 from tickgate_server.rpc.signal_service import SignalService
 
@@ -30,7 +31,7 @@ class DataListener:
     """
 
     def __init__(self, engine: Engine, address: str, *, max_message_bytes: int, max_concurrent_requests: int) -> None:
-        self._service = SignalService(engine)
+        self._service = SignalService(Answers(engine))
         self._health = Health(engine.registry.names)
         self._server = grpc.aio.server(
             options=[

@@ -32,6 +32,9 @@ class Status(NamedTuple):
         return number
 
 
+DRAINING = Status(grpc.StatusCode.UNAVAILABLE, "the server is draining")
+
+
 def status_of(error: Exception) -> Status:
     """The status for an error that a request ended in."""
     code = _CODES.get(type(error))

@@ -1,0 +1,80 @@
+"""From a request's message to its answer's: what every transport of the data listener does between read and write."""
+
+from collections.abc import Iterator
+from time import perf_counter_ns
+
+from tickgate.v1 import signal_pb2 as pb
+from tickgate_server.engine import Engine
+from tickgate_server.errors import FieldInvalid
+from tickgate_server.records import Decision, Request
+from tickgate_server.rpc.codec import STREAM_ITEMS, budget_ns, decode, encode
+from tickgate_server.rpc.status import Status, status_of
+
+# Items of one stream message answered before other calls get a turn.
+TURN_ITEMS = 32
+# gRPC gives a call without a deadline one that lies decades ahead.
+_LONGEST_S = 86_400.0
+
+
+def remaining_ns(remaining_s: float | None) -> int:
+    """What a caller's gRPC deadline leaves, in nanoseconds; 0 where there is none, 1 where it has passed."""
+    if remaining_s is None or remaining_s > _LONGEST_S:
+        return 0
+    return max(int(remaining_s * 1e9), 1)
+
+
+class Answers:
+    """Answers to `Predict` and `PredictStream` over one engine; one thread at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._statuses = engine.telemetry.statuses
+        self._request = Request()
+        self._decision = Decision()
+
+    def one(
+        self, message: pb.PredictRequest, response: pb.PredictResponse, arrival_ns: int, deadline_ns: int
+    ) -> Status | None:
+        """Decide one request into `response`, an empty message; the status instead where it fails.
+
+        Args:
+            message: The request.
+            response: What is filled.
+            arrival_ns: When it arrived, on `perf_counter_ns`'s clock.
+            deadline_ns: What its gRPC deadline left then; 0: none.
+        """
+        request = self._request
+        try:
+            decode(message, request)
+            request.arrival_ns = arrival_ns
+            request.budget_ns = budget_ns(message.budget_us, deadline_ns)
+            self._engine.decide(request, self._decision)
+        except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status, none is lost
+            failed = status_of(error)
+            self._statuses[failed.number] += 1
+            return failed
+        encode(self._decision, response)
+        response.request_id = message.request_id
+        self._statuses[0] += 1
+        return None
+
+    def all(
+        self, message: pb.PredictStreamRequest, answer: pb.PredictStreamResponse, deadline_ns: int
+    ) -> Iterator[None]:
+        """Answer a stream's message item by item into `answer`, pausing after each turn for other calls.
+
+        Raises:
+            FieldInvalid: More items than a message may have; none was looked at.
+        """
+        arrival_ns = perf_counter_ns()
+        if len(message.requests) > STREAM_ITEMS:
+            raise FieldInvalid("requests", f"at most {STREAM_ITEMS} a message", len(message.requests))
+        for index, request in enumerate(message.requests):
+            if index and index % TURN_ITEMS == 0:
+                yield
+            result = answer.results.add(request_id=request.request_id)
+            failed = self.one(request, result.response, arrival_ns, deadline_ns)
+            if failed is not None:
+                result.ClearField("response")
+                result.code = failed.number
+                result.message = failed.message
