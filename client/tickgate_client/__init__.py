@@ -1,0 +1,99 @@
+"""Client of tickgate: signals inside a deadline, and how long they took.
+
+Names are imported on first use, so that `import tickgate_client` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tickgate_client.aio import AsyncSignalClient
+    from tickgate_client.client import SignalClient
+    from tickgate_client.errors import (
+        BadTickFile,
+        CallCancelled,
+        CallError,
+        ContractBroken,
+        DeadlineExceeded,
+        ExtraMissing,
+        InvalidRequest,
+        ModelNotFound,
+        ModelNotLoaded,
+        NotSupported,
+        Overloaded,
+        PermissionDenied,
+        ServerFault,
+        ServerUnavailable,
+        TickgateError,
+        Unauthenticated,
+        UnknownTickReader,
+        UpdateConflict,
+        error_of_result,
+    )
+    from tickgate_client.latency import LatencyRecorder, LatencySummary, Percentiles
+    from tickgate_client.readers import read_ticks, reader_names
+    from tickgate_client.replay import ReplayAnswer, ReplayResult
+    from tickgate_client.ticks import read_csv, write_csv
+
+__all__ = [
+    "AsyncSignalClient",
+    "BadTickFile",
+    "CallCancelled",
+    "CallError",
+    "ContractBroken",
+    "DeadlineExceeded",
+    "ExtraMissing",
+    "InvalidRequest",
+    "LatencyRecorder",
+    "LatencySummary",
+    "ModelNotFound",
+    "ModelNotLoaded",
+    "NotSupported",
+    "Overloaded",
+    "Percentiles",
+    "PermissionDenied",
+    "ReplayAnswer",
+    "ReplayResult",
+    "ServerFault",
+    "ServerUnavailable",
+    "SignalClient",
+    "TickgateError",
+    "Unauthenticated",
+    "UnknownTickReader",
+    "UpdateConflict",
+    "error_of_result",
+    "read_csv",
+    "read_ticks",
+    "reader_names",
+    "write_csv",
+]
+
+_MODULE_OF = {
+    "AsyncSignalClient": "aio",
+    "SignalClient": "client",
+    "LatencyRecorder": "latency",
+    "LatencySummary": "latency",
+    "Percentiles": "latency",
+    "ReplayAnswer": "replay",
+    "ReplayResult": "replay",
+    "read_csv": "ticks",
+    "read_ticks": "readers",
+    "reader_names": "readers",
+    "write_csv": "ticks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that has it; every one not in the table is an error's."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,9 +1,7 @@
 """The one place that wires the parts together, and the life of a server from start to drained."""
 
-import asyncio
 import gc
 import logging
-import signal
 import sys
 import time
 
@@ -13,7 +11,7 @@ from tickgate_server.config import Settings
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.observer.metrics import EngineCollector, MetricsEndpoint
-from tickgate_server.rpc.aio import DataListener
+from tickgate_server.rpc.listener import ListenerSettings, choose
 from tickgate_server.ticks.instruments import Universe, read_instruments
 
 _LOG = structlog.get_logger()
@@ -93,8 +91,8 @@ def build_engine(settings: Settings) -> Engine:
     )
 
 
-async def serve(settings: Settings, started: float) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: NOT_SERVING, finish what is in flight, close.
+def serve(settings: Settings, started: float) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; see `rpc.listener.Listener`.
 
     Args:
         settings: What is in force.
@@ -104,38 +102,42 @@ async def serve(settings: Settings, started: float) -> None:
         ListenFailed: The data listener's address cannot be had.
         OSError: The metrics endpoint's address is taken.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
     engine = build_engine(settings)
     metrics: MetricsEndpoint | None = None
     if settings.server.metrics_listen:
         collector = EngineCollector(engine.telemetry, engine.registry)
         metrics = MetricsEndpoint(settings.server.metrics_listen, collector)
-    try:
-        listener = DataListener(
-            engine,
-            settings.server.listen,
-            max_message_bytes=settings.server.max_message_bytes,
-            max_concurrent_requests=settings.server.max_concurrent_requests,
-        )
+
+    def on_serving(address: str) -> None:
         # What start-up made stays; the collector need not walk it again.
         gc.collect()
         gc.freeze()
-        await listener.start()
         _LOG.info(
             "serving" if engine.registry.models else "not serving: no model is fit",
-            address=listener.address,
+            address=address,
             metrics=metrics.address if metrics else None,
             models=engine.registry.names,
+            transport=type(listener).__name__,
             clock=settings.clock.mode,
             start_up_s=round(time.perf_counter() - started, 2),
         )
-        await stop.wait()
-        _LOG.info("draining", grace_s=settings.server.drain_s)
-        await listener.drain(settings.server.drain_s)
+
+    section = settings.server
+    listener = choose(
+        section.transport,
+        engine,
+        ListenerSettings(
+            address=section.listen,
+            max_message_bytes=section.max_message_bytes,
+            max_concurrent_requests=section.max_concurrent_requests,
+            drain_s=section.drain_s,
+            tls_certificate=section.tls_certificate,
+            tls_key=section.tls_key,
+            tls_client_ca=section.tls_client_ca,
+        ),
+    )
+    try:
+        listener.run(on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))
     finally:
         if metrics is not None:
             metrics.close()

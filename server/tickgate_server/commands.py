@@ -34,6 +34,7 @@ def _load(file: Path | None, overrides: dict[str, Any]) -> tuple[Settings, dict[
 @click.option("--listen", help="Data listener: host:port or unix:/path; port 0 takes a free one.")
 @click.option("--metrics-listen", help="Prometheus endpoint, host:port; '' for none.")
 @click.option("--instruments", type=click.Path(path_type=Path), help="Instrument file, TOML or CSV.")
+@click.option("--transport", type=click.Choice(["auto", "aio", "queue"]), help="What serves the data listener.")
 @click.option("--clock", type=click.Choice(["live", "replay"]), help="replay: time is the ticks' own.")
 def serve(
     file: Path | None,
@@ -42,6 +43,7 @@ def serve(
     listen: str | None,
     metrics_listen: str | None,
     instruments: Path | None,
+    transport: str | None,
     clock: str | None,
 ) -> None:
     """Serve Predict from a folder of model packages.
@@ -56,21 +58,27 @@ def serve(
         "server.listen": listen,
         "server.metrics_listen": metrics_listen,
         "instruments.file": instruments,
+        "server.transport": transport,
         "clock.mode": clock,
     }
     settings, _ = _load(file, overrides)
     if "grpc" not in sys.modules:
         os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
-    import uvloop  # noqa: PLC0415 - and gRPC below it, only after its experiments are set
-
-    from tickgate_server import app  # noqa: PLC0415
-    from tickgate_server.rpc.aio import ListenFailed  # noqa: PLC0415
+    from tickgate_server import app  # noqa: PLC0415 - imports gRPC: only after its experiments are set
+    from tickgate_server.rpc.listener import CredentialsUnreadable, ListenFailed  # noqa: PLC0415
     from tickgate_server.ticks.instruments import InstrumentFileInvalid  # noqa: PLC0415
 
     app.configure_logging(settings)
     try:
-        uvloop.run(app.serve(settings, started))
-    except (app.RepositoryMissing, ListenFailed, InstrumentFileInvalid, OSError, ValueError) as error:
+        app.serve(settings, started)
+    except (
+        app.RepositoryMissing,
+        CredentialsUnreadable,
+        ListenFailed,
+        InstrumentFileInvalid,
+        OSError,
+        ValueError,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 

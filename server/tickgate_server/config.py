@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -42,6 +42,15 @@ class ServerSection(_Section):
 
     listen: str = "127.0.0.1:50051"
     """Data listener: `host:port` or `unix:/path`. Port 0 takes a free one, which the log names."""
+    transport: Literal["auto", "aio", "queue"] = "auto"
+    """`queue` polls gRPC's own queue (fast, private to grpcio), `aio` is grpcio's public server.
+
+    `auto` is `queue` where it was tested with this grpcio."""
+    tls_certificate: Path | None = None
+    """PEM file; with `tls_key` the data listener speaks TLS."""
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """PEM file; a client must show a certificate that it signed."""
     metrics_listen: str = "127.0.0.1:9464"
     """Prometheus endpoint, `host:port`; empty: none."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
@@ -50,6 +59,14 @@ class ServerSection(_Section):
     """Unary requests and streams at once; what is beyond is answered RESOURCE_EXHAUSTED by gRPC."""
     drain_s: Seconds = 10.0
     """How long requests in flight may take to finish after SIGTERM."""
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> "ServerSection":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
 
 
 class ModelsSection(_Section):

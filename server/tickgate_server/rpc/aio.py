@@ -1,63 +1,159 @@
-"""The data listener on the public `grpc.aio` server."""
+"""The data listener on the public `grpc.aio` server, under uvloop."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from time import perf_counter_ns
+from typing import Any, TypeAlias, cast
 
 import grpc
+import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tickgate.v1 import signal_pb2_grpc
 from tickgate_server.engine import Engine
-from tickgate_server.rpc.answers import Answers
-from tickgate_server.rpc.health import SERVICE_NAME, Health
-from tickgate_server.rpc.signal_service import SignalService
+from tickgate_server.rpc.answers import Answers, remaining_ns
+from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
+from tickgate_server.rpc.listener import ListenerSettings, ListenFailed
+from tickgate_server.rpc.status import DRAINING, Status
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-class ListenFailed(Exception):
-    """The address cannot be listened on.
+class AioListener:
+    """See `rpc.listener.Listener`."""
 
-    Attributes:
-        address: As configured.
-    """
+    def __init__(self, engine: Engine, settings: ListenerSettings) -> None:
+        self._engine = engine
+        self._settings = settings
 
-    def __init__(self, address: str, why: str) -> None:
-        super().__init__(f"cannot listen on {address}: {why}")
-        self.address = address
+    def run(self, on_serving: Callable[[str], None], on_draining: Callable[[], None]) -> None:
+        """See `rpc.listener.Listener`."""
+        uvloop.run(self._serve(on_serving, on_draining))
 
-
-class DataListener:
-    """SignalService, health and reflection on one address.
-
-    Attributes:
-        address: As asked for, with the port that was taken in place of 0.
-    """
-
-    def __init__(self, engine: Engine, address: str, *, max_message_bytes: int, max_concurrent_requests: int) -> None:
-        self._service = SignalService(Answers(engine))
-        self._health = Health(engine.registry.names)
-        self._server = grpc.aio.server(
-            options=[
-                # Two servers on one port would share its connections without a word.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", max_message_bytes),
-            ],
-            maximum_concurrent_rpcs=max_concurrent_requests,
-        )
-        signal_pb2_grpc.add_SignalServiceServicer_to_server(self._service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+    async def _serve(self, on_serving: Callable[[str], None], on_draining: Callable[[], None]) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        settings = self._settings
+        server = grpc.aio.server(options=settings.options, maximum_concurrent_rpcs=settings.max_concurrent_requests)
+        signals = _SignalHandlers(Answers(self._engine))
+        board = HealthBoard(self._engine.registry.names)
+        server.add_generic_rpc_handlers((signals.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(board), server)
+        reflection.enable_server_reflection((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME), server)
+        credentials = settings.credentials()
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = server.add_insecure_port(settings.address)
+            else:
+                port = server.add_secure_port(settings.address, credentials)
         except RuntimeError as error:
-            raise ListenFailed(address, str(error)) from error
-        self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+            raise ListenFailed(settings.address, str(error)) from error
+        await server.start()
+        board.serving()
+        on_serving(settings.bound(port))
+        await stop.wait()
+        on_draining()
+        board.draining()
+        signals.drain()
+        await server.stop(settings.drain_s)
 
-    async def start(self) -> None:
-        """Accept calls, and say SERVING."""
-        await self._server.start()
-        await self._health.set_serving()
 
-    async def drain(self, grace_s: float) -> None:
-        """NOT_SERVING, no new calls, those in flight finish within `grace_s`, then closed."""
-        await self._health.set_draining()
-        self._service.drain()
-        await self._server.stop(grace_s)
+class _SignalHandlers:
+    """`SignalService`, from bytes to bytes."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._waiting: set[asyncio.Task[Any]] = set()  # streams between two messages
+        self._draining = False
+
+    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """For the server; no (de)serializers, so that bad bytes are answered the same on every transport."""
+        methods = {
+            "Predict": grpc.unary_unary_rpc_method_handler(self._predict),
+            "PredictStream": grpc.stream_stream_rpc_method_handler(self._predict_stream),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
+
+    async def _predict(self, data: bytes, context: Context) -> bytes:
+        answer = self._answers.predict(data, perf_counter_ns(), remaining_ns(context.time_remaining()))
+        if isinstance(answer, Status):
+            await context.abort(answer.code, answer.message)
+        return answer
+
+    async def _predict_stream(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        del messages  # read() takes fewer turns of the loop
+        while not self._draining:
+            data = await self._next(context)
+            if data is None:
+                return
+            turns = self._answers.predict_stream(data, perf_counter_ns(), remaining_ns(context.time_remaining()))
+            while True:
+                try:
+                    next(turns)
+                except StopIteration as finished:
+                    answer: bytes | Status = finished.value
+                    break
+                await asyncio.sleep(0)
+            if isinstance(answer, Status):
+                await context.abort(answer.code, answer.message)
+            await context.write(answer)
+        await context.abort(DRAINING.code, DRAINING.message)
+
+    def drain(self) -> None:
+        """End streams that wait for their next message; those at work end after the message at hand."""
+        self._draining = True
+        for task in self._waiting:
+            task.cancel()
+
+    async def _next(self, context: Context) -> bytes | None:
+        """A stream's next message; None at its end. Aborts the stream where the server drains."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._waiting.add(task)
+        try:
+            data = await context.read()
+        except asyncio.CancelledError:
+            if not self._draining:  # the caller went away
+                raise
+            task.uncancel()
+            await context.abort(DRAINING.code, DRAINING.message)
+        finally:
+            self._waiting.discard(task)
+        if data is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in the stubs
+            return None
+        return cast("bytes", data)
+
+
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # no stubs
+    """The board as a servicer."""
+
+    def __init__(self, board: HealthBoard) -> None:
+        self._board = board
+
+    async def Check(  # noqa: N802 - the name in the contract
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """The status of one name."""
+        status = self._board.check(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"service: nothing is known of {request.service!r}")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(  # noqa: N802 - the name in the contract
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> None:
+        """The status of one name, now and whenever it changes."""
+        changed = asyncio.Event()
+        unwatch = self._board.watch(changed.set)
+        try:
+            told: int | None = None
+            while True:
+                changed.clear()
+                status = self._board.watched(request.service)
+                if status != told:
+                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                    told = status
+                await changed.wait()
+        finally:
+            unwatch()

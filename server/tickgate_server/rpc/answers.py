@@ -1,7 +1,8 @@
 """From a request's message to its answer's: what every transport of the data listener does between read and write."""
 
-from collections.abc import Iterator
-from time import perf_counter_ns
+from collections.abc import Generator
+
+from google.protobuf.message import DecodeError
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import Engine
@@ -24,7 +25,7 @@ def remaining_ns(remaining_s: float | None) -> int:
 
 
 class Answers:
-    """Answers to `Predict` and `PredictStream` over one engine; one thread at a time."""
+    """Answers to `Predict` and `PredictStream` over one engine, from bytes to bytes; one thread at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -32,17 +33,49 @@ class Answers:
         self._request = Request()
         self._decision = Decision()
 
-    def one(
-        self, message: pb.PredictRequest, response: pb.PredictResponse, arrival_ns: int, deadline_ns: int
-    ) -> Status | None:
-        """Decide one request into `response`, an empty message; the status instead where it fails.
+    def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status:
+        """The answer to one `PredictRequest`, serialized; the status where it fails.
 
         Args:
-            message: The request.
-            response: What is filled.
+            data: The request, serialized.
             arrival_ns: When it arrived, on `perf_counter_ns`'s clock.
             deadline_ns: What its gRPC deadline left then; 0: none.
         """
+        try:
+            message = pb.PredictRequest.FromString(data)
+        except DecodeError as error:
+            return self._failed(FieldInvalid("request", "a tickgate.v1.PredictRequest", str(error)))
+        response = pb.PredictResponse()
+        failed = self._decide(message, response, arrival_ns, deadline_ns)
+        return response.SerializeToString() if failed is None else failed
+
+    def predict_stream(self, data: bytes, arrival_ns: int, deadline_ns: int) -> Generator[None, None, bytes | Status]:
+        """The answer to one `PredictStreamRequest`, pausing after each turn for other calls; as `predict` otherwise.
+
+        A failed item carries its own status in the answer. The status comes back only for a message that is none, or
+        that has more items than one may have: the stream ends with it.
+        """
+        try:
+            message = pb.PredictStreamRequest.FromString(data)
+        except DecodeError as error:
+            return self._failed(FieldInvalid("request", "a tickgate.v1.PredictStreamRequest", str(error)))
+        if len(message.requests) > STREAM_ITEMS:
+            return self._failed(FieldInvalid("requests", f"at most {STREAM_ITEMS} a message", len(message.requests)))
+        answer = pb.PredictStreamResponse()
+        for index, request in enumerate(message.requests):
+            if index and index % TURN_ITEMS == 0:
+                yield
+            result = answer.results.add(request_id=request.request_id)
+            failed = self._decide(request, result.response, arrival_ns, deadline_ns)
+            if failed is not None:
+                result.ClearField("response")
+                result.code = failed.number
+                result.message = failed.message
+        return answer.SerializeToString()
+
+    def _decide(
+        self, message: pb.PredictRequest, response: pb.PredictResponse, arrival_ns: int, deadline_ns: int
+    ) -> Status | None:
         request = self._request
         try:
             decode(message, request)
@@ -50,31 +83,13 @@ class Answers:
             request.budget_ns = budget_ns(message.budget_us, deadline_ns)
             self._engine.decide(request, self._decision)
         except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status, none is lost
-            failed = status_of(error)
-            self._statuses[failed.number] += 1
-            return failed
+            return self._failed(error)
         encode(self._decision, response)
         response.request_id = message.request_id
         self._statuses[0] += 1
         return None
 
-    def all(
-        self, message: pb.PredictStreamRequest, answer: pb.PredictStreamResponse, deadline_ns: int
-    ) -> Iterator[None]:
-        """Answer a stream's message item by item into `answer`, pausing after each turn for other calls.
-
-        Raises:
-            FieldInvalid: More items than a message may have; none was looked at.
-        """
-        arrival_ns = perf_counter_ns()
-        if len(message.requests) > STREAM_ITEMS:
-            raise FieldInvalid("requests", f"at most {STREAM_ITEMS} a message", len(message.requests))
-        for index, request in enumerate(message.requests):
-            if index and index % TURN_ITEMS == 0:
-                yield
-            result = answer.results.add(request_id=request.request_id)
-            failed = self.one(request, result.response, arrival_ns, deadline_ns)
-            if failed is not None:
-                result.ClearField("response")
-                result.code = failed.number
-                result.message = failed.message
+    def _failed(self, error: Exception) -> Status:
+        failed = status_of(error)
+        self._statuses[failed.number] += 1
+        return failed

@@ -1,0 +1,208 @@
+"""The asyncio client of SignalService: `tickgate_client.client` with `await`.
+
+async with AsyncSignalClient("localhost:50051", deadline_s=0.05) as client:
+    await client.connect(timeout_s=5)
+    answer = await client.predict(tick)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc import aio
+
+from tickgate.v1 import signal_pb2
+from tickgate.v1.signal_pb2_grpc import SignalServiceStub
+from tickgate_client.errors import DeadlineExceeded, ServerUnavailable, error_of_call
+from tickgate_client.latency import LatencyRecorder
+from tickgate_client.options import CHANNEL_OPTIONS, STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
+from tickgate_client.stream import StreamLedger
+
+
+class AsyncSignalClient:
+    """Asks one server for signals, over one connection; belongs to the event loop that runs when it is made.
+
+    Arguments, defaults and errors are those of SignalClient.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        deadline_s: float = 1.0,
+        budget_us: int = 0,
+        model: str = "",
+        channel_credentials: grpc.ChannelCredentials | None = None,
+        latency: LatencyRecorder | None = None,
+    ) -> None:
+        self.target = target
+        self.latency = LatencyRecorder() if latency is None else latency
+        self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
+        self._channel = (
+            aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+            if channel_credentials is None
+            else aio.secure_channel(target, channel_credentials, options=CHANNEL_OPTIONS)
+        )
+        stub = SignalServiceStub(self._channel)
+        self._predict = stub.Predict
+        self._predict_stream = stub.PredictStream
+
+    async def connect(self, timeout_s: float = 5.0) -> None:
+        """Wait until the connection stands, so that the first call does not pay for it.
+
+        Raises ServerUnavailable if it does not within timeout_s seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._channel.channel_ready()
+        except TimeoutError as error:
+            raise ServerUnavailable(
+                f"no connection to {self.target} within {timeout_s:g} s", status_code=grpc.StatusCode.UNAVAILABLE
+            ) from error
+
+    async def predict(
+        self,
+        what: Input,
+        *,
+        model: str | None = None,
+        budget_us: int | None = None,
+        deadline_s: float | None = None,
+        request_id: str | None = None,
+    ) -> signal_pb2.PredictResponse:
+        """Ask for one signal; see SignalClient.predict."""
+        deadline_s = self._defaults.deadline_of(deadline_s)
+        request = self._defaults.request(
+            what, model=model, budget_us=budget_us, deadline_s=deadline_s, request_id=request_id
+        )
+        sent_ns = time.perf_counter_ns()
+        try:
+            response = await self._predict(request, timeout=deadline_s)
+        except grpc.RpcError as error:
+            self.latency.record(time.perf_counter_ns() - sent_ns)
+            raise error_of_call(error, request) from error
+        self.latency.record(
+            time.perf_counter_ns() - sent_ns, response.timing.total_ns if response.HasField("timing") else None
+        )
+        return response
+
+    def predict_stream(
+        self,
+        requests: Iterable[signal_pb2.PredictRequest] | AsyncIterable[signal_pb2.PredictRequest],
+        batch: int = 1,
+        *,
+        in_flight: int = 1,
+        deadline_s: float | None = None,
+        stream_deadline_s: float = STREAM_DEADLINE_S,
+    ) -> AsyncIterator[signal_pb2.PredictStreamResult]:
+        """Ask for many signals over one stream; see SignalClient.predict_stream.
+
+        A plain iterable is read on the event loop: one that blocks blocks the loop.
+        """
+        shape = StreamShape(batch, in_flight, self._defaults.deadline_of(deadline_s), stream_deadline_s)
+        return self._drive(requests, shape)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with asyncio.CancelledError, as grpc.aio has it."""
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _drive(
+        self,
+        requests: Iterable[signal_pb2.PredictRequest] | AsyncIterable[signal_pb2.PredictRequest],
+        shape: StreamShape,
+    ) -> AsyncIterator[signal_pb2.PredictStreamResult]:
+        ledger = StreamLedger(self.latency, shape.in_flight)
+        call = self._predict_stream(None, timeout=shape.stream_deadline_s)
+        stream = _BoundedStream(call, ledger, shape.deadline_s)
+        try:
+            async for chunk in _chunks(requests, shape.batch):
+                message = signal_pb2.PredictStreamRequest()
+                for request in chunk:
+                    self._defaults.add_to(message, request, shape.deadline_s)
+                await stream.send(message)
+                if ledger.full:
+                    for result in await stream.next_results():
+                        yield result
+            await call.done_writing()
+            while ledger.waiting:
+                for result in await stream.next_results():
+                    yield result
+        finally:
+            call.cancel()
+
+
+class _BoundedStream:
+    """Sends and reads messages of one call, each within the deadline; gRPC's own is the whole stream's."""
+
+    def __init__(
+        self,
+        call: aio.StreamStreamCall[signal_pb2.PredictStreamRequest, signal_pb2.PredictStreamResponse],
+        ledger: StreamLedger,
+        deadline_s: float,
+    ) -> None:
+        self._call = call
+        self._ledger = ledger
+        self._deadline_s = deadline_s
+
+    async def send(self, message: signal_pb2.PredictStreamRequest) -> None:
+        self._ledger.sending(message)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._call.write(message)
+        except TimeoutError as error:
+            raise self._overdue("the stream took no message") from error
+        except asyncio.InvalidStateError:
+            # The stream is over. Reading tells how, after any answers that came before its end.
+            return
+        except grpc.RpcError as error:
+            self._ledger.ended()
+            raise error_of_call(error) from error
+
+    async def next_results(self) -> Sequence[signal_pb2.PredictStreamResult]:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                response = await self._call.read()
+        except TimeoutError as error:
+            raise self._overdue("no answer on the stream") from error
+        except grpc.RpcError as error:
+            self._ledger.ended()
+            raise error_of_call(error) from error
+        if not isinstance(response, signal_pb2.PredictStreamResponse):
+            raise self._ledger.ended_early()
+        return self._ledger.answered(response)
+
+    def _overdue(self, what: str) -> DeadlineExceeded:
+        self._ledger.ended()
+        return DeadlineExceeded(f"{what} within {self._deadline_s:g} s", status_code=grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+async def _chunks(
+    requests: Iterable[signal_pb2.PredictRequest] | AsyncIterable[signal_pb2.PredictRequest], size: int
+) -> AsyncIterator[list[signal_pb2.PredictRequest]]:
+    chunk: list[signal_pb2.PredictRequest] = []
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            chunk.append(request)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    else:
+        for request in requests:
+            chunk.append(request)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,83 @@
+"""The command `tickgate`: verbs from entry-point group `tickgate.verbs`, each imported only when it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from types import MappingProxyType
+
+import click
+
+from tickgate_client import plugins
+from tickgate_client.errors import ExtraMissing
+
+GROUP = "tickgate.verbs"
+
+# One line for each verb of our own: `tickgate --help` imports none of them.
+_SUMMARIES: Mapping[str, str] = MappingProxyType(
+    {
+        "config": "Show the server's settings in force, and where each came from.",
+        "demo": "Train a model, serve it, replay ticks and show the signals.",
+        "models": "List, load and switch models of a server or a repository.",
+        "predict": "Ask a server for one signal.",
+        "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",
+        "serve": "Serve signals over gRPC.",
+        "train": "Train, validate and publish a model.",
+    }
+)
+
+
+class _MissingExtra(click.ClickException):
+    exit_code = 2
+
+
+class VerbGroup(click.Group):
+    """A group whose commands are entry points: all are listed, and only the one that runs is imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb that is registered, whether its extra is installed or not."""
+        return sorted({*plugins.registered(GROUP), *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb; a missing extra is an error that names it and exits with 2."""
+        entry = plugins.registered(GROUP).get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        try:
+            command = plugins.load(entry, f"`tickgate {cmd_name}`")
+        except ExtraMissing as error:
+            raise _MissingExtra(str(error)) from error
+        if not isinstance(command, click.Command):
+            raise click.ClickException(f"verb {cmd_name!r} is {entry.value}, which is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """List the verbs with a line each, and what to install where an extra is missing."""
+        entries = plugins.registered(GROUP)
+        rows = [(name, _summary(name, entries[name])) for name in entries]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+def _summary(name: str, entry: EntryPoint) -> str:
+    extra = plugins.missing_extra(entry)
+    note = "" if extra is None else f"(needs tickgate[{extra}])"
+    if plugins.is_own(entry):
+        return f"{_SUMMARIES.get(name, '')} {note}".strip()
+    try:
+        command = entry.load()
+    except (ImportError, AttributeError) as error:
+        # Somebody else's verb must not take the help of all others with it.
+        return f"(cannot be loaded: {error})"
+    return command.get_short_help_str(80) if isinstance(command, click.Command) else "(no click command)"
+
+
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tickgate", prog_name="tickgate")
+def main() -> None:
+    """Machine-learned trading signals inside a deadline: train, validate, serve and gate them over gRPC."""
+
+
+if __name__ == "__main__":
+    main()

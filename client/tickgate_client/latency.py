@@ -1,0 +1,148 @@
+"""Where the time of calls went: the round trip, the server's part of it, and the network's.
+
+Recording into an HdrHistogram takes about 0.8 µs in Python, three of them 2.5 µs. On the call's path a sample is
+therefore only put into a preallocated buffer, and folded into the histograms later.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from array import array
+from dataclasses import dataclass
+
+from hdrh.histogram import HdrHistogram
+
+LOWEST_NS = 1_000
+"""Shortest time that is told apart: 1 µs. Shorter ones count as this."""
+
+HIGHEST_NS = 60_000_000_000
+"""Longest time that is told apart: 60 s. Longer ones count as this."""
+
+SIGNIFICANT_DIGITS = 3
+
+_NO_SERVER_TIME = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Percentiles of one duration, in microseconds, to three significant digits; NaN where count is 0."""
+
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    max_us: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Percentiles of everything that is recorded.
+
+    Attributes:
+        round_trip: From handing the request to gRPC to having its answer, failures included.
+        server: The server's own `Timing.total_ns`; of a message with several answers, the largest.
+        network: Round trip less server: wire, both gRPC stacks and the client's Python. Percentiles of the
+            differences of each call, which are not the differences of the percentiles.
+    """
+
+    round_trip: Percentiles
+    server: Percentiles
+    network: Percentiles
+
+
+class LatencyRecorder:
+    """Collects latencies of calls; safe to use from several threads.
+
+    At its bound, `capacity` samples, the call that fills the buffer folds it and is that much later in coming back
+    to its caller (about 2.5 µs a sample: 10 ms by default); its own latency was measured before. No sample is ever
+    dropped. A loop that cannot spare that calls `fold()` when the market is quiet.
+
+    Args:
+        capacity: Samples that the buffer holds; 16 bytes each.
+    """
+
+    def __init__(self, capacity: int = 4096) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}, must be at least 1 sample")
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._round_trips_ns = array("q", bytes(8 * capacity))
+        self._servers_ns = array("q", bytes(8 * capacity))
+        self._filled = 0
+        self._round_trip = _histogram()
+        self._server = _histogram()
+        self._network = _histogram()
+
+    def record(self, round_trip_ns: int, server_ns: int | None = None) -> None:
+        """Keep one call's sample.
+
+        Args:
+            round_trip_ns: Measured by the caller on its monotonic clock.
+            server_ns: The server's own total; None where the call got no timing from it.
+        """
+        with self._lock:
+            at = self._filled
+            self._round_trips_ns[at] = round_trip_ns
+            self._servers_ns[at] = _NO_SERVER_TIME if server_ns is None else server_ns
+            self._filled = at + 1
+            if self._filled == self._capacity:
+                self._fold()
+
+    def fold(self) -> None:
+        """Move the buffered samples into the histograms; reading does it too."""
+        with self._lock:
+            self._fold()
+
+    def reset(self) -> None:
+        """Forget every sample."""
+        with self._lock:
+            self._filled = 0
+            for histogram in (self._round_trip, self._server, self._network):
+                histogram.reset()
+
+    def percentiles(self) -> Percentiles:
+        """Percentiles of the round trip."""
+        return self.summary().round_trip
+
+    def summary(self) -> LatencySummary:
+        """Percentiles of round trip, server and network, of all samples since the start or the last reset."""
+        with self._lock:
+            self._fold()
+            return LatencySummary(
+                round_trip=_percentiles(self._round_trip),
+                server=_percentiles(self._server),
+                network=_percentiles(self._network),
+            )
+
+    def _fold(self) -> None:
+        for at in range(self._filled):
+            round_trip_ns = self._round_trips_ns[at]
+            server_ns = self._servers_ns[at]
+            self._round_trip.record_value(_inside(round_trip_ns))
+            if server_ns != _NO_SERVER_TIME:
+                self._server.record_value(_inside(server_ns))
+                # Two clocks never run at quite the same rate: a difference below zero is zero.
+                self._network.record_value(_inside(round_trip_ns - server_ns))
+        self._filled = 0
+
+
+def _histogram() -> HdrHistogram:
+    # In units of 1 ns: with 1 µs for the unit, the three digits would hold from 1 ms upwards only.
+    return HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
+
+
+def _inside(duration_ns: int) -> int:
+    return min(max(duration_ns, LOWEST_NS), HIGHEST_NS)
+
+
+def _percentiles(histogram: HdrHistogram) -> Percentiles:
+    count = histogram.get_total_count()
+    if count == 0:
+        return Percentiles(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+    max_ns = histogram.max_value
+    at = histogram.get_percentile_to_value_dict([50.0, 90.0, 99.0, 99.9])
+    # The histogram answers with the upper end of a bucket, which may lie above the largest sample.
+    p50_us, p90_us, p99_us, p999_us = (min(at[q], max_ns) / 1e3 for q in (50.0, 90.0, 99.0, 99.9))
+    return Percentiles(p50_us, p90_us, p99_us, p999_us, max_ns / 1e3, count)
