@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tickgate_client.aio import AsyncSignalClient
-    from tickgate_client.client import SignalClient
-    from tickgate_client.errors import (
-        BadTickFile,
+    from tickgate_client.call_errors import (
         CallCancelled,
         CallError,
-        ContractBroken,
         DeadlineExceeded,
-        ExtraMissing,
         InvalidRequest,
         ModelNotFound,
         ModelNotLoaded,
@@ -26,12 +22,12 @@ if TYPE_CHECKING:
         PermissionDenied,
         ServerFault,
         ServerUnavailable,
-        TickgateError,
         Unauthenticated,
-        UnknownTickReader,
         UpdateConflict,
         error_of_result,
     )
+    from tickgate_client.client import SignalClient
+    from tickgate_client.errors import BadTickFile, ContractBroken, ExtraMissing, TickgateError, UnknownTickReader
     from tickgate_client.latency import LatencyRecorder, LatencySummary, Percentiles
     from tickgate_client.readers import read_ticks, reader_names
     from tickgate_client.replay import ReplayAnswer, ReplayResult
@@ -82,14 +78,19 @@ _MODULE_OF = {
     "read_ticks": "readers",
     "reader_names": "readers",
     "write_csv": "ticks",
+    "BadTickFile": "errors",
+    "ContractBroken": "errors",
+    "ExtraMissing": "errors",
+    "TickgateError": "errors",
+    "UnknownTickReader": "errors",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the module that has it; every one not in the table is an error's."""
+    """Import a public name from the module that has it; every one not in the table is a call's error."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'call_errors')}"), name)
     globals()[name] = value
     return value
 

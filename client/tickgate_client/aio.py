@@ -18,7 +18,7 @@ from grpc import aio
 
 from tickgate.v1 import signal_pb2
 from tickgate.v1.signal_pb2_grpc import SignalServiceStub
-from tickgate_client.errors import DeadlineExceeded, ServerUnavailable, error_of_call
+from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call
 from tickgate_client.latency import LatencyRecorder
 from tickgate_client.options import CHANNEL_OPTIONS, STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
 from tickgate_client.stream import StreamLedger

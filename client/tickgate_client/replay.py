@@ -18,8 +18,9 @@ import grpc
 from google.protobuf.descriptor import EnumDescriptor
 
 from tickgate.v1 import market_pb2, signal_pb2
+from tickgate_client.call_errors import CallError, status_of
 from tickgate_client.client import SignalClient
-from tickgate_client.errors import CallError, ContractBroken, status_of
+from tickgate_client.errors import ContractBroken
 from tickgate_client.latency import LatencySummary
 
 _OK = grpc.StatusCode.OK.name

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 import time
 
@@ -118,6 +119,7 @@ def serve(settings: Settings, started: float) -> None:
             metrics=metrics.address if metrics else None,
             models=engine.registry.names,
             transport=type(listener).__name__,
+            grpc_experiments=os.environ.get("GRPC_EXPERIMENTS"),
             clock=settings.clock.mode,
             start_up_s=round(time.perf_counter() - started, 2),
         )

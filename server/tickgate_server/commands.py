@@ -62,7 +62,7 @@ def serve(
         "clock.mode": clock,
     }
     settings, _ = _load(file, overrides)
-    if "grpc" not in sys.modules:
+    if "grpc" not in sys.modules:  # it reads them when it is imported
         os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     from tickgate_server import app  # noqa: PLC0415 - imports gRPC: only after its experiments are set
     from tickgate_server.rpc.listener import CredentialsUnreadable, ListenFailed  # noqa: PLC0415

@@ -24,7 +24,7 @@ from tickgate_client import (
     SignalClient,
     error_of_result,
 )
-from tickgate_client.errors import ERROR_OF_STATUS
+from tickgate_client.call_errors import ERROR_OF_STATUS
 
 FEATURES = signal_pb2.FeatureVector(
     symbol="BTCUSDT", schema_id="micro10", values=[1.0, 2.0], exchange_ts_ns=5, reference_price=100.0

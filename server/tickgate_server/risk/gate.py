@@ -1,6 +1,6 @@
 """The gate: every limit is measured, each value stands beside its limit, and the first that fails is the reason.
 
-A check passes only if `value <= limit` (stage 1: `value >= limit`) is true, so NaN denies. The stages after these two
+A check passes only if the value is finite and `value <= limit` (stage 1: `value >= limit`) is true, so NaN denies. The stages after these two
 (portfolio VaR, correlation, regime, model health) take further places in `CHECKS`.
 """
 
@@ -51,9 +51,9 @@ class Limits(BaseModel):
     max_order_notional: NotNegative = 100_000.0
     max_position_size: NotNegative = float("inf")
     max_position_notional: NotNegative = 250_000.0
-    limit_offset_bps: NotNegative = 5.0
+    limit_offset_bps: Annotated[float, Field(ge=0.0, lt=10_000.0)] = 5.0
     """How far beyond the touch (without a quote: the last price) an order may go, in basis points."""
-    valid_for_us: Annotated[int, Field(gt=0)] = 5_000_000
+    valid_for_us: Annotated[int, Field(gt=0, lt=2**63)] = 5_000_000
     """How long an approved signal may be executed, in microseconds from the server's send stamp."""
 
 
@@ -85,9 +85,9 @@ def evaluate(
     values[POSITION_NOTIONAL] = abs(position) * price * multiplier
     failed = PASSED
     for k in range(POSITION_NOTIONAL, CONFIDENCE, -1):
-        if not values[k] <= limits[k]:
+        if not (values[k] <= limits[k] and values[k] < np.inf):
             failed = k
-    if not values[CONFIDENCE] >= limits[CONFIDENCE]:
+    if not (values[CONFIDENCE] >= limits[CONFIDENCE] and values[CONFIDENCE] < np.inf):
         failed = CONFIDENCE
     return failed
 

@@ -17,11 +17,12 @@ from tickgate_server.kernels import kernel
 def round_to_lot(size: float, lot: float) -> float:
     """Round a signed size toward zero to a multiple of `lot` (> 0); NaN stays NaN.
 
-    A size within a billionth of a lot of a multiple counts as that multiple: 0.3 / 0.1 is 2.9999999999999996.
+    A size within a billionth of a lot of a multiple, or within what a double can tell of that many lots, counts as that
+    multiple: 0.3 / 0.1 is 2.9999999999999996.
     """
     lots = size / lot
     nearest = float(np.rint(lots))
-    if abs(lots - nearest) < 1e-9:
+    if abs(lots - nearest) < 1e-9 + 4e-16 * abs(lots):
         return nearest * lot
     return float(np.trunc(lots)) * lot
 
@@ -55,6 +56,7 @@ def target_position(
     """
     # A maximum would hide a NaN, so the inputs are looked at first.
     finite = math.isfinite(edge) and math.isfinite(price) and math.isfinite(trade_volatility)
+    finite = finite and math.isfinite(volatility_floor) and math.isfinite(multiplier)
     if not (finite and price > 0.0 and trade_volatility >= 0.0 and lot > 0.0 and multiplier > 0.0):
         return np.nan
     volatility = max(trade_volatility * math.sqrt(horizon_trades), volatility_floor)

@@ -12,6 +12,7 @@ REQUEST_ID_BYTES = 36
 STREAM_ITEMS = 1024
 
 _NS_PER_US = 1_000
+_INFINITY = float("inf")
 _CHECKS = tuple((int(check.reason), check.at_least) for check in CHECKS)
 
 
@@ -80,7 +81,7 @@ def encode(decision: Decision, response: pb.PredictResponse) -> None:
         signal.target_position = decision.target
         checks = signal.checks
         for (reason, at_least), value, limit in zip(_CHECKS, decision.check_values, decision.check_limits, strict=True):
-            passed = value >= limit if at_least else value <= limit
+            passed = value < _INFINITY and (value >= limit if at_least else value <= limit)
             checks.add(reason=reason, value=value, limit=limit, passed=passed, at_least=at_least)
     model = decision.model
     if model is not None:
