@@ -16,12 +16,13 @@ GROUP = "tickgate.verbs"
 # One line for each verb of our own: `tickgate --help` imports none of them.
 _SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
-        "config": "Show the server's settings in force, and where each came from.",
-        "demo": "Train a model, serve it, replay ticks and show the signals.",
-        "models": "List, load and switch models of a server or a repository.",
+        "config": "Show the settings in force, and where each came from.",
+        "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
+        "health": "Ask a server whether it serves; exit 0 only for SERVING.",
+        "models": "Look at a folder of model packages.",
         "predict": "Ask a server for one signal.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",
-        "serve": "Serve signals over gRPC.",
+        "serve": "Serve Predict from a folder of model packages.",
         "train": "Train, validate and publish a model.",
     }
 )

@@ -100,6 +100,26 @@ def config(file: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click's 
     Console().print(table)
 
 
+@click.command()
+@_CONFIG
+@click.option("--target", help="host:port or unix:/path; what `serve` would listen on if not given.")
+@click.option("--service", default="", help="Name of a service or model; the whole server if not given.")
+@click.option("--timeout-s", type=float, default=2.0, show_default=True)
+def health(file: Path | None, target: str | None, service: str, timeout_s: float) -> None:
+    """Ask a server whether it serves; exit 0 only for SERVING."""
+    settings, _ = _load(file, {})
+    from tickgate_server.rpc.probe import ProbeFailed, probe  # noqa: PLC0415 - imports gRPC
+
+    # A server that listens on every address is asked on this machine's own.
+    asked = target or settings.server.listen.replace("0.0.0.0:", "127.0.0.1:")
+    try:
+        status = probe(asked, service, timeout_s)
+    except ProbeFailed as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(status)
+    sys.exit(0 if status == "SERVING" else 1)
+
+
 @click.group()
 def models() -> None:
     """Look at a folder of model packages."""

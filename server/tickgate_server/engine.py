@@ -18,10 +18,8 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
-from tickgate_server.risk import gate as risk_gate
-from tickgate_server.risk.gate import CHECKS, Gate, Limits
+from tickgate_server.risk.gate import BOUNDS, VALUES, Gate, Limits, judge
 from tickgate_server.risk.reasons import Action, Reason
-from tickgate_server.risk.sizing import round_to_lot, target_position
 from tickgate_server.telemetry import Telemetry
 from tickgate_server.ticks import market, symbols
 from tickgate_server.ticks.instruments import SYMBOL_BYTES, Universe
@@ -38,6 +36,7 @@ _REJECTED = {
 _NO_ROW = {symbols.UNKNOWN: Reason.TICK_UNKNOWN_SYMBOL, symbols.FULL: Reason.TICK_SYMBOL_TABLE_FULL}
 # Plain ints beside the enums: looking a member up costs more than the comparison.
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
+_APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
 _NAN = float("nan")
 
 
@@ -236,53 +235,33 @@ class Engine:
 
     def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, row: int, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""
-        if not 0.0 <= probability_up <= 1.0:
-            decision.reason = Reason.MODEL_INVALID_OUTPUT
-            return
-        decision.scored = True
-        decision.value = 2.0 * probability_up - 1.0
-        decision.confidence = probability_up if probability_up >= 0.5 else 1.0 - probability_up
-        limits = self._gate.limits
-        table = self.symbols
-        lot = float(table.lots[row])
-        multiplier = float(table.multipliers[row])
-        values = self._market.quotes_trades[row]
-        target = target_position(
-            decision.value,
+        gate = self._gate
+        limits = gate.limits
+        reason = judge(
+            probability_up,
             price,
-            float(values[market.SIGMA]),
+            row,
             model.horizon_trades,
-            limits.risk_budget,
-            limits.volatility_floor,
-            multiplier,
-            lot,
+            max(model.threshold, limits.confidence_threshold),
+            float(self._positions[row]),
+            self._market.quotes_trades,
+            self.symbols.contracts,
+            gate.policy,
+            gate.bounds,
+            gate.out,
         )
-        position = float(self._positions[row])
-        order = round_to_lot(target - position, lot)
-        failed = self._gate.judge(decision.confidence, model.threshold, order, position + order, price, multiplier)
-        decision.judged = True
-        decision.target = target
-        decision.check_values[:] = self._gate.values.tolist()
-        decision.check_limits[:] = self._gate.bounds.tolist()
-        if failed == risk_gate.CONFIDENCE:
-            decision.reason = Reason.CONFIDENCE_BELOW_THRESHOLD
-        elif not math.isfinite(order):
-            decision.reason = Reason.SIZING_NO_VOLATILITY
-        elif order == 0.0 or not abs(order) >= float(table.minimum_sizes[row]):
-            decision.reason = Reason.SIZING_BELOW_MINIMUM
-        elif failed != risk_gate.PASSED:
-            decision.reason = CHECKS[failed].reason
-        else:
-            touch = float(values[market.ASK] if order > 0.0 else values[market.BID])
-            if math.isnan(touch):
-                touch = price
-            decision.limit_price = risk_gate.limit_price(
-                order, touch, limits.limit_offset_bps / 1e4, float(table.tick_sizes[row])
-            )
+        decision.reason = reason
+        if reason == _INVALID_OUTPUT:
+            return
+        measured = gate.out.tolist()
+        decision.scored = decision.judged = True
+        decision.target, order, decision.limit_price, decision.value, decision.confidence = measured[:VALUES]
+        decision.check_values = measured[VALUES:BOUNDS]
+        decision.check_limits = measured[BOUNDS:]
+        if reason == _APPROVED:
             decision.action = _BUY if order > 0.0 else _SELL
             decision.size = abs(order)
             decision.valid_for_us = limits.valid_for_us
-            decision.reason = Reason.APPROVED
 
 
 def _check_symbol(symbol: str, where: str) -> None:

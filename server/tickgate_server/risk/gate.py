@@ -1,9 +1,10 @@
 """The gate: every limit is measured, each value stands beside its limit, and the first that fails is the reason.
 
-A check passes only if the value is finite and `value <= limit` (stage 1: `value >= limit`) is true, so NaN denies. The stages after these two
-(portfolio VaR, correlation, regime, model health) take further places in `CHECKS`.
+A check passes only if the value is finite and `value <= limit` (stage 1: `value >= limit`) is true, so NaN denies. The
+stages after these two (portfolio VaR, correlation, regime, model health) take further places in `CHECKS`.
 """
 
+from math import isfinite
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from tickgate_server.kernels import kernel
 from tickgate_server.risk.reasons import Reason
+from tickgate_server.risk.sizing import round_to_lot, target_position
+from tickgate_server.ticks.market import ASK, BID, SIGMA
+from tickgate_server.ticks.symbols import LOT, MINIMUM_SIZE, MULTIPLIER, TICK_SIZE
 
 
 class Check(NamedTuple):
@@ -31,6 +35,12 @@ CHECKS = (
 )
 CONFIDENCE, ORDER_SIZE, ORDER_NOTIONAL, POSITION_SIZE, POSITION_NOTIONAL = range(len(CHECKS))
 PASSED = -1
+
+
+def check_passes(value: float, limit: float, *, at_least: bool) -> bool:
+    """Whether one measured value passes its limit, as `evaluate` has it."""
+    return isfinite(value) and (value >= limit if at_least else value <= limit)
+
 
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -85,9 +95,9 @@ def evaluate(
     values[POSITION_NOTIONAL] = abs(position) * price * multiplier
     failed = PASSED
     for k in range(POSITION_NOTIONAL, CONFIDENCE, -1):
-        if not (values[k] <= limits[k] and values[k] < np.inf):
+        if not (np.isfinite(values[k]) and values[k] <= limits[k]):
             failed = k
-    if not (values[CONFIDENCE] >= limits[CONFIDENCE] and values[CONFIDENCE] < np.inf):
+    if not (np.isfinite(values[CONFIDENCE]) and values[CONFIDENCE] >= limits[CONFIDENCE]):
         failed = CONFIDENCE
     return failed
 
@@ -103,21 +113,115 @@ def limit_price(side: float, touch: float, offset: float, tick_size: float) -> f
     return float(np.ceil(touch * (1.0 - offset) / tick_size - 1e-9)) * tick_size
 
 
+# Columns of a gate's `policy`, float64 [POLICY].
+RISK_BUDGET, VOLATILITY_FLOOR, LIMIT_OFFSET = range(3)
+POLICY = 3
+# What `judge` writes, float64 [OUT]: five numbers, then the checks' values, then the limits beside them.
+TARGET, ORDER, LIMIT_PRICE, EDGE, CONFIDENT = range(5)
+VALUES = 5
+BOUNDS = VALUES + len(CHECKS)
+OUT = BOUNDS + len(CHECKS)
+
+_CHECK_COUNT = len(CHECKS)
+_REASONS = tuple(int(check.reason) for check in CHECKS)
+_APPROVED = int(Reason.APPROVED)
+_INVALID_OUTPUT = int(Reason.MODEL_INVALID_OUTPUT)
+_LOW_CONFIDENCE = int(Reason.CONFIDENCE_BELOW_THRESHOLD)
+_NO_VOLATILITY = int(Reason.SIZING_NO_VOLATILITY)
+_BELOW_MINIMUM = int(Reason.SIZING_BELOW_MINIMUM)
+
+
+@kernel(
+    "int64(float64, float64, int64, int64, float64, float64, float64[:,::1], float64[:,::1], float64[::1],"
+    " float64[::1], float64[::1])"
+)
+def judge(
+    probability_up: float,
+    price: float,
+    row: int,
+    horizon_trades: int,
+    threshold: float,
+    position: float,
+    quotes_trades: NDArray[np.float64],
+    contracts: NDArray[np.float64],
+    policy: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> int:
+    """From a prediction to an order and a reason: size it, measure every check, set the limit price.
+
+    Args:
+        probability_up: As the model gave it.
+        price: Reference price.
+        row: The symbol's row.
+        horizon_trades: The model's.
+        threshold: Least confidence, the larger of the model's and the policy's.
+        position: Filled position, in units.
+        quotes_trades: `ticks.market.MarketState.quotes_trades`.
+        contracts: `ticks.symbols.SymbolTable.contracts`.
+        policy: float64 [POLICY].
+        limits: float64 [len(CHECKS)]; that of confidence is replaced by `threshold`.
+        out: float64 [OUT]; receives what was measured. Undefined where the output is invalid.
+
+    Returns:
+        The number of a `Reason`; the order in `out` may be sent only if it is APPROVED.
+    """
+    if not (probability_up >= 0.0 and probability_up <= 1.0):
+        return _INVALID_OUTPUT
+    edge = 2.0 * probability_up - 1.0
+    confidence = max(probability_up, 1.0 - probability_up)
+    lot = contracts[row, LOT]
+    multiplier = contracts[row, MULTIPLIER]
+    target = target_position(
+        edge,
+        price,
+        quotes_trades[row, SIGMA],
+        horizon_trades,
+        policy[RISK_BUDGET],
+        policy[VOLATILITY_FLOOR],
+        multiplier,
+        lot,
+    )
+    order = round_to_lot(target - position, lot)
+    limits[CONFIDENCE] = threshold
+    failed = evaluate(confidence, order, position + order, price, multiplier, limits, out[VALUES:BOUNDS])
+    out[TARGET] = target
+    out[ORDER] = order
+    out[LIMIT_PRICE] = 0.0
+    out[EDGE] = edge
+    out[CONFIDENT] = confidence
+    for k in range(_CHECK_COUNT):
+        out[BOUNDS + k] = limits[k]
+    if failed == CONFIDENCE:
+        return _LOW_CONFIDENCE
+    if not np.isfinite(order):
+        return _NO_VOLATILITY
+    if order == 0.0 or not abs(order) >= contracts[row, MINIMUM_SIZE]:
+        return _BELOW_MINIMUM
+    if failed != PASSED:
+        return _REASONS[failed]
+    touch = quotes_trades[row, ASK] if order > 0.0 else quotes_trades[row, BID]
+    if np.isnan(touch):  # no quote was seen
+        touch = price
+    out[LIMIT_PRICE] = limit_price(order, touch, policy[LIMIT_OFFSET], contracts[row, TICK_SIZE])
+    return _APPROVED
+
+
 class Gate:
-    """Stages 1 and 2 under one set of limits.
+    """Stages 1 and 2 under one set of limits, in the arrays that `judge` takes.
 
     Attributes:
         limits: As configured.
-        values: float64 [len(CHECKS)]: what `judge` last measured.
-        bounds: float64 [len(CHECKS)]: the limits beside them.
+        policy: float64 [POLICY].
+        bounds: float64 [len(CHECKS)].
+        out: float64 [OUT]: what `judge` last measured.
     """
 
-    __slots__ = ("_confidence_threshold", "bounds", "limits", "values")
+    __slots__ = ("bounds", "limits", "out", "policy")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._confidence_threshold = limits.confidence_threshold
-        self.values = np.full(len(CHECKS), np.nan)
+        self.policy = np.array([limits.risk_budget, limits.volatility_floor, limits.limit_offset_bps / 1e4])
         self.bounds = np.array(
             [
                 limits.confidence_threshold,
@@ -127,10 +231,4 @@ class Gate:
                 limits.max_position_notional,
             ]
         )
-
-    def judge(
-        self, confidence: float, model_threshold: float, order: float, position: float, price: float, multiplier: float
-    ) -> int:
-        """Evaluate every check for one order; see `evaluate`. The larger of the two thresholds holds."""
-        self.bounds[CONFIDENCE] = max(self._confidence_threshold, model_threshold)
-        return int(evaluate(confidence, order, position, price, multiplier, self.bounds, self.values))
+        self.out = np.full(OUT, np.nan)

@@ -8,7 +8,7 @@ from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import Engine
 from tickgate_server.errors import FieldInvalid
 from tickgate_server.records import Decision, Request
-from tickgate_server.rpc.codec import STREAM_ITEMS, budget_ns, decode, encode
+from tickgate_server.rpc.codec import STREAM_ITEMS, Encoder, budget_ns, decode
 from tickgate_server.rpc.status import Status, status_of
 
 # Items of one stream message answered before other calls get a turn.
@@ -32,6 +32,7 @@ class Answers:
         self._statuses = engine.telemetry.statuses
         self._request = Request()
         self._decision = Decision()
+        self._encoder = Encoder(engine.registry.models)
 
     def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status:
         """The answer to one `PredictRequest`, serialized; the status where it fails.
@@ -45,9 +46,8 @@ class Answers:
             message = pb.PredictRequest.FromString(data)
         except DecodeError as error:
             return self._failed(FieldInvalid("request", "a tickgate.v1.PredictRequest", str(error)))
-        response = pb.PredictResponse()
-        failed = self._decide(message, response, arrival_ns, deadline_ns)
-        return response.SerializeToString() if failed is None else failed
+        answer = self._decide(message, arrival_ns, deadline_ns)
+        return answer if isinstance(answer, Status) else answer.SerializeToString()
 
     def predict_stream(self, data: bytes, arrival_ns: int, deadline_ns: int) -> Generator[None, None, bytes | Status]:
         """The answer to one `PredictStreamRequest`, pausing after each turn for other calls; as `predict` otherwise.
@@ -66,28 +66,27 @@ class Answers:
             if index and index % TURN_ITEMS == 0:
                 yield
             result = answer.results.add(request_id=request.request_id)
-            failed = self._decide(request, result.response, arrival_ns, deadline_ns)
-            if failed is not None:
-                result.ClearField("response")
-                result.code = failed.number
-                result.message = failed.message
+            decided = self._decide(request, arrival_ns, deadline_ns)
+            if isinstance(decided, Status):
+                result.code = decided.number
+                result.message = decided.message
+            else:
+                result.response.CopyFrom(decided)
         return answer.SerializeToString()
 
-    def _decide(
-        self, message: pb.PredictRequest, response: pb.PredictResponse, arrival_ns: int, deadline_ns: int
-    ) -> Status | None:
+    def _decide(self, message: pb.PredictRequest, arrival_ns: int, deadline_ns: int) -> pb.PredictResponse | Status:
+        """The response, good until the next call, or the status."""
         request = self._request
+        decision = self._decision
         try:
             decode(message, request)
             request.arrival_ns = arrival_ns
             request.budget_ns = budget_ns(message.budget_us, deadline_ns)
-            self._engine.decide(request, self._decision)
+            self._engine.decide(request, decision)
         except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status, none is lost
             return self._failed(error)
-        encode(self._decision, response)
-        response.request_id = message.request_id
         self._statuses[0] += 1
-        return None
+        return self._encoder.encode(decision, message.request_id)
 
     def _failed(self, error: Exception) -> Status:
         failed = status_of(error)

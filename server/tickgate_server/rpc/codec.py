@@ -1,11 +1,14 @@
 """Between the contract's messages and the engine's records. Nothing is decided here."""
 
 import time
+from collections.abc import Iterable
+from typing import cast
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.errors import FieldInvalid
+from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
-from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.gate import CHECKS, check_passes
 from tickgate_server.ticks.market import QUOTE, TRADE
 
 REQUEST_ID_BYTES = 36
@@ -13,7 +16,7 @@ STREAM_ITEMS = 1024
 
 _NS_PER_US = 1_000
 _INFINITY = float("inf")
-_CHECKS = tuple((int(check.reason), check.at_least) for check in CHECKS)
+_AT_LEAST = [check.at_least for check in CHECKS]
 
 
 def decode(message: pb.PredictRequest, request: Request) -> None:
@@ -62,49 +65,87 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
         request.symbol = ""
 
 
-def encode(decision: Decision, response: pb.PredictResponse) -> None:
-    """Fill an empty response from a decision."""
-    response.symbol = decision.symbol
-    signal = response.signal
-    signal.action = decision.action  # type: ignore[assignment]  # an int of the same numbers
-    signal.reason = decision.reason  # type: ignore[assignment]  # an int of the same numbers
-    if decision.size:
+class ResponseForm:
+    """One response message, filled again for each decision: building its parts anew costs four times as much.
+
+    A form holds the checks of a judged decision; a decision that never reached the gate has a form without.
+    """
+
+    __slots__ = ("_checks", "_features", "_prediction", "_signal", "_timing", "message")
+
+    def __init__(self, model: LoadedModel | None, *, judged: bool) -> None:
+        message = pb.PredictResponse()
+        self.message = message
+        self._signal = message.signal
+        self._features = message.features
+        self._timing = message.timing
+        self._features.SetInParent()
+        if model is not None:
+            message.model.name = model.name
+            message.model.version = model.version
+            message.model.schema_id = model.schema_id
+        self._prediction: pb.Prediction | None = None
+        self._checks: list[pb.RiskCheck] = []
+        if judged and model is not None:
+            self._prediction = message.prediction
+            self._prediction.decision_threshold = model.threshold
+            self._timing.engine = pb.INFERENCE_ENGINE_ONNXRUNTIME
+            self._checks = [self._signal.checks.add(reason=check.reason, at_least=check.at_least) for check in CHECKS]
+
+    def fill(self, decision: Decision, request_id: str) -> pb.PredictResponse:
+        """The response to one decision; the same message each time, so serialize or copy it before the next."""
+        message = self.message
+        message.request_id = request_id
+        message.symbol = decision.symbol
+        signal = self._signal
+        signal.action = decision.action  # type: ignore[assignment]  # an int of the same numbers
+        signal.reason = decision.reason  # type: ignore[assignment]  # an int of the same numbers
         signal.size = decision.size
         signal.limit_price = decision.limit_price
         signal.valid_for_us = decision.valid_for_us
-        signal.approved = True
-    if decision.scored:
-        prediction = response.prediction
-        prediction.value = decision.value
-        prediction.confidence = decision.confidence
-    if decision.judged:
+        signal.approved = decision.size > 0.0
         signal.target_position = decision.target
-        checks = signal.checks
-        for (reason, at_least), value, limit in zip(_CHECKS, decision.check_values, decision.check_limits, strict=True):
-            passed = value < _INFINITY and (value >= limit if at_least else value <= limit)
-            checks.add(reason=reason, value=value, limit=limit, passed=passed, at_least=at_least)
-    model = decision.model
-    if model is not None:
-        version = response.model
-        version.name = model.name
-        version.version = model.version
-        version.schema_id = model.schema_id
-        if decision.scored:
-            response.prediction.decision_threshold = model.threshold
-    features = response.features
-    features.trades_in_window = decision.trades_in_window
-    features.ready = decision.ready
-    features.exchange_ts_ns = decision.features_ts_ns
-    timing = response.timing
-    timing.waiting_ns = decision.waiting_ns
-    timing.features_ns = decision.features_ns
-    timing.inference_ns = decision.inference_ns
-    timing.risk_ns = decision.risk_ns
-    timing.total_ns = decision.total_ns
-    timing.budget_ns = decision.budget_ns
-    if decision.scored:
-        timing.engine = pb.INFERENCE_ENGINE_ONNXRUNTIME
-    timing.server_send_ts_ns = time.time_ns()
+        prediction = self._prediction
+        if prediction is not None:
+            prediction.value = decision.value
+            prediction.confidence = decision.confidence
+            limits = decision.check_limits
+            index = 0
+            for check in self._checks:
+                value = decision.check_values[index]
+                limit = limits[index]
+                check.value = value
+                check.limit = limit
+                check.passed = check_passes(value, limit, at_least=_AT_LEAST[index])
+                index += 1  # noqa: SIM113 - cheaper than enumerate and zip
+        features = self._features
+        features.trades_in_window = decision.trades_in_window
+        features.ready = decision.ready
+        features.exchange_ts_ns = decision.features_ts_ns
+        timing = self._timing
+        timing.waiting_ns = decision.waiting_ns
+        timing.features_ns = decision.features_ns
+        timing.inference_ns = decision.inference_ns
+        timing.risk_ns = decision.risk_ns
+        timing.total_ns = decision.total_ns
+        timing.budget_ns = decision.budget_ns
+        timing.server_send_ts_ns = time.time_ns()
+        return message
+
+
+class Encoder:
+    """From decisions to responses, with two forms for each loaded model."""
+
+    __slots__ = ("_held", "_judged")
+
+    def __init__(self, models: Iterable[LoadedModel]) -> None:
+        self._judged = {model: ResponseForm(model, judged=True) for model in models}
+        self._held = {model: ResponseForm(model, judged=False) for model in self._judged}
+
+    def encode(self, decision: Decision, request_id: str) -> pb.PredictResponse:
+        """The response; the next call for the same model fills the same message again."""
+        forms = self._judged if decision.judged else self._held
+        return forms[cast("LoadedModel", decision.model)].fill(decision, request_id)
 
 
 def budget_ns(budget_us: int, deadline_ns: int) -> int:

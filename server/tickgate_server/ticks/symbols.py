@@ -5,6 +5,9 @@ import numpy as np
 from tickgate_server.ticks.instruments import Instrument, Universe
 
 UNKNOWN, FULL = -1, -2
+# Columns of `SymbolTable.contracts`.
+TICK_SIZE, LOT, MINIMUM_SIZE, MULTIPLIER = range(4)
+TERMS = 4
 
 
 class SymbolTable:
@@ -13,7 +16,7 @@ class SymbolTable:
     At most `capacity` rows; a symbol beyond them is refused (`FULL`), those known are served on.
 
     Attributes:
-        tick_sizes, lots, minimum_sizes, multipliers: float64 [capacity], by row.
+        contracts: float64 [capacity, TERMS]; tick size, lot, minimum size and multiplier by row.
     """
 
     def __init__(self, universe: Universe, capacity: int) -> None:
@@ -23,10 +26,7 @@ class SymbolTable:
         self._capacity = capacity
         self._rows: dict[str, int] = {}
         self._candidate: Instrument | None = None
-        self.tick_sizes = np.ones(capacity)
-        self.lots = np.ones(capacity)
-        self.minimum_sizes = np.zeros(capacity)
-        self.multipliers = np.ones(capacity)
+        self.contracts = np.full((capacity, TERMS), np.nan)
         for instrument in universe.instruments.values():
             self._set(len(self._rows), instrument)
 
@@ -56,7 +56,9 @@ class SymbolTable:
 
     def _set(self, row: int, instrument: Instrument) -> None:
         self._rows[instrument.symbol] = row
-        self.tick_sizes[row] = instrument.tick_size
-        self.lots[row] = instrument.lot
-        self.minimum_sizes[row] = instrument.minimum_size
-        self.multipliers[row] = instrument.multiplier
+        self.contracts[row] = (
+            instrument.tick_size,
+            instrument.lot,
+            instrument.minimum_size,
+            instrument.multiplier,
+        )
