@@ -23,7 +23,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "predict": "Ask a server for one signal.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",
         "serve": "Serve Predict from a folder of model packages.",
-        "train": "Train, validate and publish a model.",
+        "train": "Validate a model walk-forward and publish it as CONFIG (a TOML file) says.",
     }
 )
 

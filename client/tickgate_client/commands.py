@@ -137,13 +137,13 @@ def predict(
 
 
 @click.command("replay-ticks")
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("source")
 @click.option(
     "--format",
     "reader",
     default="csv",
     show_default=True,
-    help="Format of the file: a reader in entry-point group tickgate.tick_readers, such as csv or binance.",
+    help="Format of the source: a reader in entry-point group tickgate.tick_readers, such as csv or binance.",
 )
 @_call_options
 @click.option("--stream", is_flag=True, help="Over one PredictStream instead of one Predict a tick.")
@@ -170,7 +170,7 @@ def predict(
 @click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]")
 def replay_ticks(
     *,
-    file: Path,
+    source: str,
     reader: str,
     target: str,
     model: str,
@@ -186,13 +186,14 @@ def replay_ticks(
 ) -> None:
     """Send recorded ticks through a server; count answers and latencies.
 
-    Ticks go in the file's order over one connection, one at a time unless --in-flight says otherwise. Exits with 0
-    if every tick was answered (HOLD is an answer), else with 1.
+    SOURCE is a file, or what the format takes for one: `sp500:2018` for daily. Ticks go in the source's order over one
+    connection, one at a time unless --in-flight says otherwise. Exits with 0 if every tick was answered (HOLD is an
+    answer), else with 1.
     """
     if not stream and (batch > 1 or in_flight > 1):
         raise click.UsageError("--batch and --in-flight are for --stream: one Predict carries one tick")
     with _one_line_errors(), contextlib.ExitStack() as stack:
-        ticks = read_ticks(reader, file)
+        ticks = read_ticks(reader, source)
         observers: list[Callable[[ReplayAnswer], None]] = []
         if out is not None:
             lines = stack.enter_context(out.open("w", encoding="utf-8", newline=""))

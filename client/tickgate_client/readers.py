@@ -20,15 +20,15 @@ def reader_names() -> list[str]:
     return list(plugins.registered(GROUP))
 
 
-def read_ticks(reader: str, path: Path) -> Iterator[market_pb2.Tick]:
-    """The ticks of a file, in the file's order, read as they are asked for.
+def read_ticks(reader: str, source: Path | str) -> Iterator[market_pb2.Tick]:
+    """The ticks of a source, in its order, read as they are asked for.
 
     Raises UnknownTickReader if nobody registered the name, and ExtraMissing if the reader's packages are not
     installed, both at once; later, what the reader raises (BadTickFile for `csv`).
 
     Args:
         reader: Name of the format, such as `csv`.
-        path: The file.
+        source: The file, or what the format takes for one.
     """
     known = plugins.registered(GROUP)
     if reader not in known:
@@ -39,7 +39,7 @@ def read_ticks(reader: str, path: Path) -> Iterator[market_pb2.Tick]:
 
     def ticks() -> Iterator[market_pb2.Tick]:
         try:
-            yield from read(path)
+            yield from read(source)
         except ModuleNotFoundError as error:
             # A reader may import its packages as late as this.
             raise plugins.missing(entry, feature, error) from error

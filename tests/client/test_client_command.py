@@ -83,7 +83,7 @@ def test_version_is_the_distributions() -> None:
 def test_help_lists_every_verb_without_importing_any() -> None:
     found = run("--help", code=without())
     assert found.returncode == 0, found.stderr
-    for verb in ("config", "demo", "models", "predict", "replay-ticks", "serve", "train"):
+    for verb in ("config", "demo", "health", "models", "predict", "replay-ticks", "serve", "train"):
         assert re.search(rf"^  {verb} +\w", found.stdout, re.MULTILINE), verb
     assert "loaded: []" in found.stderr
 
@@ -91,8 +91,8 @@ def test_help_lists_every_verb_without_importing_any() -> None:
 def test_help_says_which_extra_a_verb_needs() -> None:
     found = run("--help", code=without("numba", "polars"))
     text = " ".join(found.stdout.split())
-    assert "Serve signals over gRPC. (needs tickgate[server])" in text
-    assert "Train, validate and publish a model. (needs tickgate[training])" in text
+    assert "Serve Predict from a folder of model packages. (needs tickgate[server])" in text
+    assert "publish it as CONFIG (a TOML file) says. (needs tickgate[training])" in text
     assert re.search(r"Ask a server for one signal\. replay-ticks", text), "the base install has the client's verbs"
 
 

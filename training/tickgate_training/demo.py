@@ -1,0 +1,129 @@
+"""The verb `demo`: the main job on real data, by the commands that a user would type.
+
+Train on S&P 500 and NASDAQ daily bars, publish, serve both models, replay the last year through Predict. Each command
+is printed before it runs. The data come in the wheel of `arch`; nothing is downloaded.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import IO
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+_START_UP_S = 60.0
+_STOP_S = 30.0
+_SHOWN = 8
+# Each index gets a model of its own; the last year of the data is replayed.
+_INDICES = {"sp500": "sp500-daily", "nasdaq": "nasdaq-daily"}
+_LAST_YEAR = "2018"
+
+
+class DemoFailed(click.ClickException):
+    """A step of the demo did not do what it should."""
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep models and answers here; a temporary folder if not given.",
+)
+def demo(folder: Path | None) -> None:
+    """Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals."""
+    started = time.perf_counter()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="tickgate-demo-") as temporary:
+        place = folder or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        models = place / "models"
+        with as_file(files("tickgate_training") / "configs" / "daily.toml") as config:
+            for index, name in _INDICES.items():
+                _run(console, "train", str(config), "--data", index, "--name", name, "--models", str(models))
+        _run(console, "models", "list", "--models", str(models))
+        with _server(console, models) as address:
+            for index, name in _INDICES.items():
+                answers = place / f"{index}.jsonl"
+                arguments = ["--format", "daily", "--target", address, "--model", name, "--out", str(answers)]
+                _run(console, "replay-ticks", f"{index}:{_LAST_YEAR}", *arguments)
+                console.print(_last_signals(answers, index))
+    if folder is not None:
+        console.print(f"Models and answers are in {folder}.")
+    console.print(f"Demo done in {time.perf_counter() - started:.0f} s.")
+
+
+def _command(*arguments: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("tickgate")), *arguments]
+
+
+def _run(console: Console, *arguments: str) -> None:
+    console.print(f"\n[bold]$ tickgate {' '.join(arguments)}[/bold]", highlight=False, soft_wrap=True)
+    finished = subprocess.run(_command(*arguments), check=False)
+    if finished.returncode != 0:
+        raise DemoFailed(f"tickgate {arguments[0]} ended with status {finished.returncode}")
+
+
+@contextmanager
+def _server(console: Console, models: Path) -> Iterator[str]:
+    """A server on free ports, its clock that of the ticks; drained on the way out."""
+    arguments = ["serve", "--models", str(models), "--clock", "replay", "--listen", "127.0.0.1:0"]
+    arguments += ["--metrics-listen", "127.0.0.1:0"]
+    console.print(f"\n[bold]$ tickgate {' '.join(arguments)}[/bold]", highlight=False, soft_wrap=True)
+    environment = {**os.environ, "TICKGATE_LOG__FORMAT": "json"}
+    with subprocess.Popen(_command(*arguments), stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield _address(console, process)
+            process.terminate()
+            if process.wait(_STOP_S) != 0:
+                raise DemoFailed(f"the server ended with status {process.returncode}")
+        finally:
+            process.kill()
+
+
+def _address(console: Console, process: "subprocess.Popen[str]") -> str:
+    log = process.stderr
+    if log is None:
+        raise DemoFailed("the server's log cannot be read")
+    for line in log:
+        event = json.loads(line)
+        if event["event"] == "serving":
+            console.print(f"serving on {event['address']}, metrics on http://{event['metrics']}/metrics")
+            return str(event["address"])
+        console.print(f"{event['level']}: {event['event']} {event.get('model', '')}:{event.get('version', '')}")
+    raise DemoFailed("the server ended before it served")
+
+
+def _last_signals(answers: Path, index: str) -> Table:
+    """The last orders of a replay, or its last answers where it gave none."""
+    with answers.open(encoding="utf-8") as lines:
+        every = _read(lines)
+    orders = [answer for answer in every if answer["approved"]]
+    what = "orders" if orders else "answers; none was an order"
+    table = Table(title=f"{index} {_LAST_YEAR}: last {what}", title_justify="left")
+    for heading in ("session", "action", "size", "limit price", "P(up) - P(down)", "confidence", "reason"):
+        table.add_column(heading, justify="left" if heading in {"action", "reason"} else "right")
+    for answer in (orders or every)[-_SHOWN:]:
+        scored = answer["value"] is not None
+        table.add_row(
+            str(answer["index"] + 1),
+            answer["action"],
+            f"{answer['size']:.4f}" if answer["size"] else "",
+            f"{answer['limit_price']:.2f}" if answer["limit_price"] else "",
+            f"{answer['value']:+.4f}" if scored else "",
+            f"{answer['confidence']:.4f}" if scored else "",
+            answer["reason"],
+        )
+    return table
+
+
+def _read(lines: IO[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in lines]
