@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 import structlog
 
@@ -20,6 +21,9 @@ _LOG = structlog.get_logger()
 
 class RepositoryMissing(Exception):
     """The model repository is not a folder."""
+
+    def __init__(self, repository: Path) -> None:
+        super().__init__(f"models.repository: expected a folder of model packages, got {str(repository)!r}")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -47,7 +51,7 @@ def load_models(settings: Settings) -> ModelRegistry:
     """
     repository = settings.models.repository
     if not repository.is_dir():
-        raise RepositoryMissing(f"models.repository: expected a folder of model packages, got {str(repository)!r}")
+        raise RepositoryMissing(repository)
     registry = load_repository(repository, settings.models.default)
     for model in registry.models:
         _LOG.info(
@@ -55,6 +59,8 @@ def load_models(settings: Settings) -> ModelRegistry:
             model=model.name,
             version=model.version,
             schema_id=model.schema_id,
+            engine="onnxruntime" if model.not_compiled else "compiled forest",
+            not_compiled=model.not_compiled or None,
             warm_up_us_p99=round(model.warm_up_us_p99, 1),
         )
     for refused in registry.refused:

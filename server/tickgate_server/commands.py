@@ -135,7 +135,7 @@ def list_models(repository: Path | None, file: Path | None) -> None:
     from tickgate_server.models.registry import load_repository  # noqa: PLC0415
 
     if not settings.models.repository.is_dir():
-        raise click.ClickException(str(app.RepositoryMissing(str(settings.models.repository))))
+        raise click.ClickException(str(app.RepositoryMissing(settings.models.repository)))
     registry = load_repository(settings.models.repository, settings.models.default)
     table = Table("model", "version", "fit", "features", "horizon", "p99 us", "why not")
     for model in registry.models:

@@ -26,7 +26,8 @@ NESTED = "__"
 # Read before any settings are: where compiled kernels are kept.
 _NOT_SETTINGS = {"TICKGATE_KERNEL_CACHE"}
 
-Seconds = Annotated[float, Field(ge=0.0)]
+# Up to 31 years: as nanoseconds it fits an int64.
+Seconds = Annotated[float, Field(ge=0.0, le=1e9)]
 
 
 class SettingsInvalid(Exception):
@@ -165,9 +166,9 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise SettingsInvalid(
-            f"{origins.get(key, 'settings')}: {key}: {first['msg']} (got {first['input']!r})"
-        ) from error
+        found_in = {origin for known, origin in origins.items() if f"{known}.".startswith(f"{key}.")}
+        origin = ", ".join(sorted(found_in)) or "settings"
+        raise SettingsInvalid(f"{origin}: {key}: {first['msg']} (got {first['input']!r})") from error
     return settings, {key: origins.get(key, "default") for key in flatten(settings)}
 
 
@@ -181,7 +182,7 @@ def _file(file: Path) -> dict[str, Any]:
         raise SettingsInvalid(f"{file}: no such file")
     try:
         return TomlConfigSettingsSource(Settings, toml_file=file)()
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsInvalid(f"{file}: cannot be read ({error})") from error
 
 
@@ -201,7 +202,9 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flat.items():
         section, _, leaf = key.partition(".")
         if leaf:
-            tree.setdefault(section, {})[leaf] = value
+            inner = tree.setdefault(section, {})
+            if isinstance(inner, dict):  # else another source says that the section is a value: refused as such
+                inner[leaf] = value
         else:
             tree[section] = value
     return tree

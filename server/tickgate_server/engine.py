@@ -18,7 +18,7 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
-from tickgate_server.risk.gate import BOUNDS, VALUES, Gate, Limits, judge
+from tickgate_server.risk.gate import BOUNDS, PASSES, VALUES, Gate, Limits, judge
 from tickgate_server.risk.reasons import Action, Reason
 from tickgate_server.telemetry import Telemetry
 from tickgate_server.ticks import market, symbols
@@ -113,7 +113,7 @@ class Engine:
         if vector is not None:
             if features_end_ns >= due_ns:
                 raise BudgetSpent("inference", budget_ns, features_end_ns - request.arrival_ns)
-            probability_up = model.session.score(vector)
+            probability_up = model.scorer.score(vector)
             inference_end_ns = perf_counter_ns()
             decision.inference_ns = inference_end_ns - features_end_ns
             if inference_end_ns >= due_ns:
@@ -257,7 +257,8 @@ class Engine:
         decision.scored = decision.judged = True
         decision.target, order, decision.limit_price, decision.value, decision.confidence = measured[:VALUES]
         decision.check_values = measured[VALUES:BOUNDS]
-        decision.check_limits = measured[BOUNDS:]
+        decision.check_limits = measured[BOUNDS:PASSES]
+        decision.check_passes = measured[PASSES:]
         if reason == _APPROVED:
             decision.action = _BUY if order > 0.0 else _SELL
             decision.size = abs(order)

@@ -46,8 +46,8 @@ class Request:
 class Decision:
     """One decision; reused from request to request.
 
-    `scored` says that a model ran and `judged` that the gate was reached; `check_values` and `check_limits` are in the
-    order of `risk.gate.CHECKS`.
+    `scored` says that a model ran and `judged` that the gate was reached; `check_values`, `check_limits` and
+    `check_passes` (1.0 for yes) are in the order of `risk.gate.CHECKS`.
     """
 
     symbol: str = ""
@@ -64,6 +64,7 @@ class Decision:
     judged: bool = False
     check_values: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
     check_limits: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
+    check_passes: list[float] = field(default_factory=lambda: [0.0] * _CHECK_COUNT)
     trades_in_window: int = 0
     ready: bool = False
     features_ts_ns: int = 0

@@ -41,6 +41,7 @@ class ModelRegistry:
         names = {model.name for model in self.models}
         if not default and len(names) == 1:
             default = next(iter(names))
+        self._default = default
         if default and default in self._references:
             self._references[""] = self._references[default]
 
@@ -62,9 +63,10 @@ class ModelRegistry:
             raise self._why_not(reference) from None
 
     def _why_not(self, reference: str) -> ModelNotFound | ModelNotLoaded:
+        meant = reference or self._default
         for refused in reversed(self.refused):
             of_name = {refused.name, f"{refused.name}@{PRODUCTION}"}
-            if reference == f"{refused.name}:{refused.version}" or reference in of_name:
+            if meant == f"{refused.name}:{refused.version}" or meant in of_name:
                 return ModelNotLoaded(reference, refused.error.why)
         return ModelNotFound(reference, ", ".join(self.names) or "none")
 

@@ -80,12 +80,15 @@ class EngineCollector(Collector):
 
     def _models(self) -> Metric:
         loaded = GaugeMetricFamily(
-            "tickgate_model_loaded", "1 where a version on disk passed its checks.", labels=["model", "version"]
+            "tickgate_model_loaded",
+            "1 where a version on disk passed its checks; engine is what runs it.",
+            labels=["model", "version", "engine"],
         )
         for model in self._registry.models:
-            loaded.add_metric([model.name, str(model.version)], 1)
+            engine = "onnxruntime" if model.not_compiled else "compiled_forest"
+            loaded.add_metric([model.name, str(model.version), engine], 1)
         for refused in self._registry.refused:
-            loaded.add_metric([refused.name, str(refused.version)], 0)
+            loaded.add_metric([refused.name, str(refused.version), ""], 0)
         return loaded
 
 
@@ -105,7 +108,11 @@ class MetricsEndpoint:
         registry.register(collector)
         self._server: WSGIServer
         self._thread: Thread
-        self._server, self._thread = start_http_server(int(port), host, registry)
+        try:
+            self._server, self._thread = start_http_server(int(port), host, registry)
+        except OSError as error:
+            why = f"server.metrics_listen: cannot listen on {address}: {error.strerror}"
+            raise OSError(error.errno, why) from error
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ A check passes only if the value is finite and `value <= limit` (stage 1: `value
 stages after these two (portfolio VaR, correlation, regime, model health) take further places in `CHECKS`.
 """
 
-from math import isfinite
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -35,11 +34,8 @@ CHECKS = (
 )
 CONFIDENCE, ORDER_SIZE, ORDER_NOTIONAL, POSITION_SIZE, POSITION_NOTIONAL = range(len(CHECKS))
 PASSED = -1
-
-
-def check_passes(value: float, limit: float, *, at_least: bool) -> bool:
-    """Whether one measured value passes its limit, as `evaluate` has it."""
-    return isfinite(value) and (value >= limit if at_least else value <= limit)
+_CHECK_COUNT = len(CHECKS)
+_AT_LEAST = tuple(check.at_least for check in CHECKS)
 
 
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
@@ -65,6 +61,14 @@ class Limits(BaseModel):
     """How far beyond the touch (without a quote: the last price) an order may go, in basis points."""
     valid_for_us: Annotated[int, Field(gt=0, lt=2**63)] = 5_000_000
     """How long an approved signal may be executed, in microseconds from the server's send stamp."""
+
+
+@kernel("boolean(float64, float64, boolean)")
+def passes(value: float, limit: float, at_least: bool) -> bool:  # noqa: FBT001 - kernels take flat scalars
+    """Whether one measured value passes its limit: only if it is finite and the comparison is true."""
+    if not np.isfinite(value):
+        return False
+    return value >= limit if at_least else value <= limit
 
 
 @kernel("int64(float64, float64, float64, float64, float64, float64[::1], float64[::1])")
@@ -94,11 +98,9 @@ def evaluate(
     values[POSITION_SIZE] = abs(position)
     values[POSITION_NOTIONAL] = abs(position) * price * multiplier
     failed = PASSED
-    for k in range(POSITION_NOTIONAL, CONFIDENCE, -1):
-        if not (np.isfinite(values[k]) and values[k] <= limits[k]):
+    for k in range(_CHECK_COUNT - 1, -1, -1):
+        if not passes(values[k], limits[k], _AT_LEAST[k]):
             failed = k
-    if not (np.isfinite(values[CONFIDENCE]) and values[CONFIDENCE] >= limits[CONFIDENCE]):
-        failed = CONFIDENCE
     return failed
 
 
@@ -116,13 +118,13 @@ def limit_price(side: float, touch: float, offset: float, tick_size: float) -> f
 # Columns of a gate's `policy`, float64 [POLICY].
 RISK_BUDGET, VOLATILITY_FLOOR, LIMIT_OFFSET = range(3)
 POLICY = 3
-# What `judge` writes, float64 [OUT]: five numbers, then the checks' values, then the limits beside them.
+# What `judge` writes, float64 [OUT]: five numbers, then of each check the value, the limit, and 1 if it passed.
 TARGET, ORDER, LIMIT_PRICE, EDGE, CONFIDENT = range(5)
 VALUES = 5
 BOUNDS = VALUES + len(CHECKS)
-OUT = BOUNDS + len(CHECKS)
+PASSES = BOUNDS + len(CHECKS)
+OUT = PASSES + len(CHECKS)
 
-_CHECK_COUNT = len(CHECKS)
 _REASONS = tuple(int(check.reason) for check in CHECKS)
 _APPROVED = int(Reason.APPROVED)
 _INVALID_OUTPUT = int(Reason.MODEL_INVALID_OUTPUT)
@@ -192,6 +194,7 @@ def judge(
     out[CONFIDENT] = confidence
     for k in range(_CHECK_COUNT):
         out[BOUNDS + k] = limits[k]
+        out[PASSES + k] = 1.0 if passes(out[VALUES + k], limits[k], _AT_LEAST[k]) else 0.0
     if failed == CONFIDENCE:
         return _LOW_CONFIDENCE
     if not np.isfinite(order):

@@ -8,7 +8,7 @@ from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.errors import FieldInvalid
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
-from tickgate_server.risk.gate import CHECKS, check_passes
+from tickgate_server.risk.gate import CHECKS
 from tickgate_server.ticks.market import QUOTE, TRADE
 
 REQUEST_ID_BYTES = 36
@@ -16,7 +16,6 @@ STREAM_ITEMS = 1024
 
 _NS_PER_US = 1_000
 _INFINITY = float("inf")
-_AT_LEAST = [check.at_least for check in CHECKS]
 
 
 def decode(message: pb.PredictRequest, request: Request) -> None:
@@ -89,7 +88,9 @@ class ResponseForm:
         if judged and model is not None:
             self._prediction = message.prediction
             self._prediction.decision_threshold = model.threshold
-            self._timing.engine = pb.INFERENCE_ENGINE_ONNXRUNTIME
+            self._timing.engine = (
+                pb.INFERENCE_ENGINE_ONNXRUNTIME if model.not_compiled else pb.INFERENCE_ENGINE_COMPILED_FOREST
+            )
             self._checks = [self._signal.checks.add(reason=check.reason, at_least=check.at_least) for check in CHECKS]
 
     def fill(self, decision: Decision, request_id: str) -> pb.PredictResponse:
@@ -109,14 +110,12 @@ class ResponseForm:
         if prediction is not None:
             prediction.value = decision.value
             prediction.confidence = decision.confidence
-            limits = decision.check_limits
+            values, limits, passes = decision.check_values, decision.check_limits, decision.check_passes
             index = 0
             for check in self._checks:
-                value = decision.check_values[index]
-                limit = limits[index]
-                check.value = value
-                check.limit = limit
-                check.passed = check_passes(value, limit, at_least=_AT_LEAST[index])
+                check.value = values[index]
+                check.limit = limits[index]
+                check.passed = passes[index] == 1.0
                 index += 1  # noqa: SIM113 - cheaper than enumerate and zip
         features = self._features
         features.trades_in_window = decision.trades_in_window

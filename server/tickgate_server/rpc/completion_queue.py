@@ -365,7 +365,11 @@ class _Watch:
     def _tell(self) -> None:
         """Send the status if it is news; one message at a time, so a slow watcher sees the latest only."""
         status = self._board.watched(self._name)
-        if self._over or self._sending or status == self._told:
+        if self._over or self._sending:
+            return
+        if status == self._told:
+            if self._listener.draining:  # an open watch must not hold up the end
+                self._end(DRAINING)
             return
         self._told = status
         self._sending = True

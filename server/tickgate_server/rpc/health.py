@@ -16,7 +16,11 @@ _RESPONSE = health_pb2.HealthCheckResponse
 
 
 class HealthBoard:
-    """Statuses by name, and who watches them; one thread."""
+    """Statuses by name, and who watches them; one thread.
+
+    Attributes:
+        over: The server drains, and no status will change again.
+    """
 
     def __init__(self, models: Iterable[str]) -> None:
         models = list(models)
@@ -25,6 +29,7 @@ class HealthBoard:
         self._fit = bool(models)
         self._names = {"", SERVICE_NAME, *models}
         self._watchers: set[Callable[[], None]] = set()
+        self.over = False
 
     def check(self, name: str) -> int | None:
         """The status of a name; None where nothing is known under it."""
@@ -47,6 +52,7 @@ class HealthBoard:
     def draining(self) -> None:
         """Every name NOT_SERVING, for good."""
         self._fit = False
+        self.over = True
         self._set(_RESPONSE.NOT_SERVING)
 
     def _set(self, status: int) -> None:

@@ -1,0 +1,102 @@
+"""One row through a tree ensemble: the compiled forest beside ONNX Runtime with bound buffers, from Python.
+
+Run with `python -m bench.forest`. Hot: the same call again and again, on changing rows. Cold: 8 MB of other memory are
+written before each call. Times in microseconds, the clock's own 0.05 included.
+"""
+
+import gc
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+from tests.support import forests
+
+from tickgate_server.models.forest import NotCompiled, compile_forest
+from tickgate_server.models.forest_check import random_vectors, ulps_apart
+from tickgate_server.models.session import Session
+from tickgate_training.calibration import Platt
+from tickgate_training.export import export
+from tickgate_training.learners import LightGBMModel
+
+HOT_CALLS = 20_000
+COLD_CALLS = 1_000
+COLD_BYTES = 8 << 20
+ROWS = 1_000
+
+Score = Callable[[NDArray[np.float32]], float]
+
+
+def lightgbm_graph(trees: int, leaves: int, width: int = 10) -> bytes:
+    """A binary LightGBM model with a Platt calibration, as training exports it."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_000, width)).astype(np.float32)
+    y = np.sin(3.0 * x[:, 0]) + x[:, 1] * x[:, 2] + rng.normal(size=len(x)) > 0.0
+    parameters = {"objective": "binary", "num_leaves": leaves, "num_threads": 1, "verbose": -1}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(x, y.astype(int)), trees)
+    return export(LightGBMModel(booster), Platt(1.1, 0.03))
+
+
+def random_graph(shape: tuple[int, int]) -> bytes:
+    """Full trees of STAC-ML's sizes."""
+    forest = forests.of_shape(np.random.default_rng(1), shape)
+    return forests.graph(shape[0], [forests.regressor(forest), *forests.SIGMOID])
+
+
+def hot_us(score: Score, rows: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Times of calls one after the other, [HOT_CALLS]."""
+    took = np.empty(HOT_CALLS)
+    for call in range(HOT_CALLS):
+        row = rows[call % ROWS]
+        start = perf_counter_ns()
+        score(row)
+        took[call] = perf_counter_ns() - start
+    return took / 1e3
+
+
+def cold_us(score: Score, rows: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Times of calls after other memory was written, [COLD_CALLS]."""
+    other = np.zeros(COLD_BYTES // 8)
+    took = np.empty(COLD_CALLS)
+    for call in range(COLD_CALLS):
+        other += 1.0
+        row = rows[call % ROWS]
+        start = perf_counter_ns()
+        score(row)
+        took[call] = perf_counter_ns() - start
+    return took / 1e3
+
+
+def _row(name: str, model: bytes, width: int, folder: Path) -> None:
+    start = perf_counter()
+    forest = compile_forest(model, width)
+    compile_s = perf_counter() - start
+    if isinstance(forest, NotCompiled):
+        print(f"{name}: {forest.reason}")
+        return
+    session = Session(folder / "model.onnx", model, width)
+    rows = list(random_vectors(forest, np.tile([-2.0, 2.0], (width, 1)), ROWS))
+    ulps = max(ulps_apart(forest.score(row), session.score(row)) for row in rows)
+    size = f"{forest.nodes.size - 1:,} nodes, {forest.size_bytes / 1024:,.0f} KiB, read in {compile_s:.2f} s"
+    print(f"{name}: {size}, at most {ulps:.0f} ulp apart")
+    for what, score in (("forest", forest.score), ("ONNX Runtime", session.score)):
+        cells = (np.percentile(times(score, rows), (50, 99)) for times in (hot_us, cold_us))
+        print(f"  {what:14}" + "".join(f"{p50:10.1f} {p99:8.1f}" for p50, p99 in cells))
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'':16}{'hot p50':>10} {'p99':>8}{'cold p50':>10} {'p99':>8}   (us)")
+    gc.disable()
+    with tempfile.TemporaryDirectory() as folder:
+        for leaves in (15, 31):
+            _row(f"LightGBM, 200 trees of {leaves} leaves", lightgbm_graph(200, leaves), 10, Path(folder))
+        for name, shape in (("GBT_A", forests.GBT_A), ("GBT_B", forests.GBT_B)):
+            _row(f"{name}, {shape[0]} features", random_graph(shape), shape[0], Path(folder))
+
+
+if __name__ == "__main__":
+    main()
