@@ -139,7 +139,7 @@ def list_models(repository: Path | None, file: Path | None) -> None:
     registry = load_repository(settings.models.repository, settings.models.default)
     table = Table("model", "version", "fit", "features", "horizon", "p99 us", "why not")
     for model in registry.models:
-        horizon = f"{model.horizon_trades} trades"
+        horizon = f"{model.horizon_trades} trade{'s' * (model.horizon_trades > 1)}"
         table.add_row(
             model.name, str(model.version), "yes", model.schema_id, horizon, f"{model.warm_up_us_p99:.1f}", ""
         )

@@ -166,8 +166,8 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        found_in = {origin for known, origin in origins.items() if f"{known}.".startswith(f"{key}.")}
-        origin = ", ".join(sorted(found_in)) or "settings"
+        within = {origin for known, origin in origins.items() if known.startswith(f"{key}.")}
+        origin = origins.get(key) or ", ".join(sorted(within)) or "settings"
         raise SettingsInvalid(f"{origin}: {key}: {first['msg']} (got {first['input']!r})") from error
     return settings, {key: origins.get(key, "default") for key in flatten(settings)}
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 from rich.console import Console
@@ -50,6 +50,10 @@ def demo(folder: Path | None) -> None:
             for index, name in _INDICES.items():
                 _run(console, "train", str(config), "--data", index, "--name", name, "--models", str(models))
         _run(console, "models", "list", "--models", str(models))
+        console.print(
+            f"\nThe final models were fitted on the latest rows, so their training saw {_LAST_YEAR}: what follows shows the"
+            " way to a signal, not what it earns. The walk-forward above does that, on rows no model had seen."
+        )
         with _server(console, models) as address:
             for index, name in _INDICES.items():
                 answers = place / f"{index}.jsonl"
@@ -67,7 +71,7 @@ def _command(*arguments: str) -> list[str]:
 
 def _run(console: Console, *arguments: str) -> None:
     console.print(f"\n[bold]$ tickgate {' '.join(arguments)}[/bold]", highlight=False, soft_wrap=True)
-    finished = subprocess.run(_command(*arguments), check=False)
+    finished = subprocess.run(_command(*arguments), check=False)  # noqa: S603 - our own command
     if finished.returncode != 0:
         raise DemoFailed(f"tickgate {arguments[0]} ended with status {finished.returncode}")
 
@@ -79,7 +83,8 @@ def _server(console: Console, models: Path) -> Iterator[str]:
     arguments += ["--metrics-listen", "127.0.0.1:0"]
     console.print(f"\n[bold]$ tickgate {' '.join(arguments)}[/bold]", highlight=False, soft_wrap=True)
     environment = {**os.environ, "TICKGATE_LOG__FORMAT": "json"}
-    with subprocess.Popen(_command(*arguments), stderr=subprocess.PIPE, text=True, env=environment) as process:
+    command = _command(*arguments)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - as above
         try:
             yield _address(console, process)
             process.terminate()
@@ -125,5 +130,5 @@ def _last_signals(answers: Path, index: str) -> Table:
     return table
 
 
-def _read(lines: IO[str]) -> list[dict[str, object]]:
+def _read(lines: IO[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]

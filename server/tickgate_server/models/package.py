@@ -48,7 +48,10 @@ class FeatureSchema(_Strict):
 
 
 class Output(_Strict):
-    """What the model's one output means: the calibrated P(price higher after `horizon_trades` trades)."""
+    """What the model's one output means.
+
+    `probability_up` is the calibrated P(price higher after `horizon_trades` trades, given that it moves).
+    """
 
     kind: Literal["probability_up"] = "probability_up"
     horizon_trades: int = Field(ge=1)

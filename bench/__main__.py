@@ -1,0 +1,46 @@
+"""`python -m bench`: measure this machine, print tables, assert nothing."""
+
+import os
+import platform
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from bench import models, rpc, stages
+from rich.console import Console
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PARTS = ("stages", "queue", "aio", "empty")
+
+
+@click.command()
+@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only these; all if not given.")
+@click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Pairs of server and floor.")
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each run.")
+@click.option("--shapes", type=click.IntRange(1, len(rpc.SHAPES)), default=len(rpc.SHAPES), help="Only the first.")
+@click.option("--out", type=click.Path(path_type=Path), help="Append the tables to a file, RESULTS.md for example.")
+def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, out: Path | None) -> None:
+    """Measure stages in process, and round trips over gRPC beside a C++ echo of the same messages."""
+    console = Console(record=True, width=140)
+    console.print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()},"
+        f" Python {platform.python_version()}, grpcio {version('grpcio')}, onnxruntime {version('onnxruntime')},"
+        f" numba {version('numba')}; load before: {os.getloadavg()[0]:.1f}"
+    )
+    with tempfile.TemporaryDirectory(prefix="tickgate-bench-models-") as folder:
+        repository = Path(folder)
+        models.publish(repository)
+        for part in parts or PARTS:
+            if part == "stages":
+                console.print(stages.stages(repository))
+            else:
+                console.print(rpc.compare(repository, part, rpc.SHAPES[:shapes], pairs, seconds))
+    if out is not None:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(f"\n```\n{console.export_text()}```\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The configuration of a training run: frozen, validated once, read from TOML."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from tickgate_server.features.schema import TICK_SESSION_GAP_NS
+from tickgate_server.models.package import Regime
+from tickgate_training.data.simulator import EDGE_LIMIT
+from tickgate_training.errors import ConfigInvalid
+from tickgate_training.learners import LearnerConfig
+from tickgate_training.strict import Strict
+
+
+class BinanceData(Strict):
+    """A raw capture of Binance's streams; see `data.binance`."""
+
+    kind: Literal["binance"] = "binance"
+    path: Path
+
+
+class DailyData(Strict):
+    """Daily bars of an index; see `data.daily` for the names."""
+
+    kind: Literal["daily"] = "daily"
+    source: str = "sp500"
+
+
+class SimulatedData(Strict):
+    """The simulator; see `data.simulator` for the planted relation."""
+
+    kind: Literal["simulated"] = "simulated"
+    trades: int = Field(default=20_000, ge=1, le=10_000_000)
+    seed: int = Field(default=1, ge=0)
+    edge: float = Field(default=0.0, ge=0.0, le=EDGE_LIMIT)
+
+
+class FeatureConfig(Strict):
+    """The feature set and its parameter: silence after which windows start anew, 0 for daily bars."""
+
+    feature_set: Literal["micro10"] = "micro10"
+    session_gap_ns: int = Field(default=TICK_SESSION_GAP_NS, ge=0)
+
+
+class LabelConfig(Strict):
+    """Fixed-horizon sign labels; `price` says of which price: the trade's, or the mid just before the trade."""
+
+    horizon_trades: int = Field(default=10, ge=1)
+    lag_trades: int = Field(default=1, ge=1)
+    price: Literal["trade", "mid"] = "trade"
+
+
+class WalkForwardConfig(Strict):
+    """Lengths of the blocks in rows; a row of daily bars is a session."""
+
+    train_rows: int = Field(default=252, ge=1)
+    validation_rows: int = Field(default=63, ge=1)
+    test_rows: int = Field(default=21, ge=1)
+    embargo_rows: int = Field(default=0, ge=0)
+
+
+class CostConfig(Strict):
+    """Costs of trading in basis points of notional; `half_spread_bps` counts where a row has no quote."""
+
+    fee_bps: float = Field(default=0.0, ge=0.0)
+    half_spread_bps: float = Field(default=1.0, ge=0.0)
+    impact: float = Field(default=0.0, ge=0.0)
+
+
+class PolicyConfig(Strict):
+    """Sizes and threshold; see `backtest` and `threshold`."""
+
+    capital: float = Field(default=1_000_000.0, gt=0.0)
+    risk_budget: float = Field(default=100_000.0, gt=0.0)
+    volatility_floor: float = Field(default=1e-4, gt=0.0)
+    lot: float = Field(default=1e-8, gt=0.0)
+    decide_every_rows: int = Field(default=1, ge=1)
+    round_trips_minimum: int = Field(default=5, ge=1)
+
+
+class PackageConfig(Strict):
+    """Where and as what the final model is published."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    repository: Path = Path("models")
+    latency_budget_ms: float = Field(default=50.0, gt=0.0)
+    allowed_regimes: tuple[Regime, ...] = ("normal", "trending")
+
+
+class TrainingConfig(Strict):
+    """One run: where the data come from, how they are labelled, split, fitted, traded and published.
+
+    `periods_per_year` annualises the Sharpe ratio: 252 for daily bars; 1 leaves it a row's.
+    """
+
+    data: Annotated[BinanceData | DailyData | SimulatedData, Field(discriminator="kind")]
+    package: PackageConfig
+    learners: tuple[LearnerConfig, ...] = Field(min_length=1)
+    features: FeatureConfig = FeatureConfig()
+    label: LabelConfig = LabelConfig()
+    walk_forward: WalkForwardConfig = WalkForwardConfig()
+    costs: CostConfig = CostConfig()
+    policy: PolicyConfig = PolicyConfig()
+    periods_per_year: float = Field(default=1.0, gt=0.0)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
+
+
+def load_config(
+    path: Path, *, data: str | None = None, models: Path | None = None, name: str | None = None
+) -> TrainingConfig:
+    """Read a configuration from TOML.
+
+    Args:
+        path: The file.
+        data: Put in place of the file's own data: a capture's path, or the name of a set of daily bars.
+        models: Put in place of the file's model repository.
+        name: Put in place of the file's name of the model.
+
+    Raises:
+        ConfigInvalid: The file cannot be read, is not TOML, has an unknown key, lacks one, or has a value out of range;
+            each key at fault is named.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigInvalid(str(path), (f"cannot be read ({error})",)) from error
+    if data is not None:
+        document["data"] = _with_data(str(path), document.get("data"), data)
+    package = document.setdefault("package", {})
+    if isinstance(package, dict):
+        package |= {} if models is None else {"repository": str(models)}
+        package |= {} if name is None else {"name": name}
+    return parse_config(document, str(path))
+
+
+def parse_config(document: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
+    """Validate a configuration that is already a mapping; errors as in `load_config`."""
+    try:
+        return TrainingConfig.model_validate(document)
+    except ValidationError as error:
+        problems = tuple(
+            f"{'.'.join(map(str, problem['loc'])) or 'top level'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ConfigInvalid(source, problems) from error
+
+
+def _with_data(path: str, section: Any, data: str) -> dict[str, Any]:
+    kind = section.get("kind") if isinstance(section, dict) else None
+    key = {"binance": "path", "daily": "source"}.get(kind or "")
+    if key is None:
+        raise ConfigInvalid(path, (f"data.kind is {kind!r}: only binance and daily data can be named from outside",))
+    return {**section, key: data}

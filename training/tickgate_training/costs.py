@@ -1,0 +1,52 @@
+"""What a change of position costs, as a fraction of the notional traded.
+
+    cost = half_spread + fee + Y sigma sqrt(Q / V)
+
+Q is the size traded, V the volume and sigma the volatility over the same span: the square-root law of market impact
+(Torre, "BARRA Market Impact Model Handbook", 1997; Tóth et al., "Anomalous price impact and the critical nature of
+liquidity in financial markets", Physical Review X 1, 021006, 2011). Y is of order 1 for orders worked over that span;
+0, the default, leaves impact out and suits sizes that the best quote can take.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Parameters of the cost of trading.
+
+    Attributes:
+        fee: Fraction of notional paid to the venue on each trade.
+        impact: Y of the square-root law; 0: none.
+    """
+
+    fee: float
+    impact: float = 0.0
+
+    def fractions(
+        self,
+        sizes: NDArray[np.float64],
+        half_spreads: NDArray[np.float64],
+        volatilities: NDArray[np.float64],
+        volumes: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Cost of trading each size, as a fraction of its notional.
+
+        Args:
+            sizes: Absolute size of each change of position, float64 [n].
+            half_spreads: Half spread as a fraction of price, float64 [n].
+            volatilities: Volatility over the span that `volumes` counts, float64 [n]; not read where Y is 0.
+            volumes: Volume traded over it, float64 [n]; not read where Y is 0.
+
+        Returns:
+            float64 [n]; infinite where something is to be traded with impact against no volume.
+        """
+        fractions = half_spreads + self.fee
+        if self.impact == 0.0:
+            return fractions
+        share = np.where(sizes > 0.0, np.inf, 0.0)
+        np.divide(sizes, volumes, out=share, where=volumes > 0.0)
+        return fractions + self.impact * volatilities * np.sqrt(share)

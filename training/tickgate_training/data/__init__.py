@@ -1,0 +1,1 @@
+"""Where training data come from: one canonical table of ticks, and a reader for each source."""

@@ -1,0 +1,178 @@
+"""Raw captures of Binance's public websocket streams, spot and USD-M futures.
+
+A capture is text, gzip or plain: `<local receive time, ns> <raw JSON of one message>` a line. Of the streams, `@trade`
+and `@bookTicker` are read, everything else (depth updates, depth snapshots without a stream's name) is passed over.
+
+What the feed means, and where it misleads:
+- A trade's order is the file's order: several share a millisecond. Its `T` is in milliseconds of the exchange's clock.
+- `m` says whether the buyer was the maker: then the aggressor sold.
+- Futures trades whose `X` is not `MARKET` (insurance fund, auto-deleveraging) are no market trades: skipped, counted.
+- The quote in force is the last one strictly before the trade: by `T` where every quote has one (futures), else by the
+  order of the file (spot book tickers carry no exchange time). Receive times are not compared with exchange times: the
+  two clocks differ.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tickgate_training.data.table import BUY, SELL, ticks_table
+from tickgate_training.errors import MalformedLine, SourceUnreadable
+
+_NS_PER_MS = 1_000_000
+_GZIP_MAGIC = b"\x1f\x8b"
+_SHOWN_CHARACTERS = 120
+
+
+class _Envelope(msgspec.Struct):
+    stream: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Trade(msgspec.Struct):
+    symbol: str = msgspec.field(name="s")
+    trade_id: int = msgspec.field(name="t")
+    price: float = msgspec.field(name="p")
+    size: float = msgspec.field(name="q")
+    time_ms: int = msgspec.field(name="T")
+    buyer_is_maker: bool = msgspec.field(name="m")
+    execution: str = msgspec.field(name="X", default="MARKET")  # spot trades have none
+
+
+class _BookTicker(msgspec.Struct):
+    symbol: str = msgspec.field(name="s")
+    bid: float = msgspec.field(name="b")
+    bid_size: float = msgspec.field(name="B")
+    ask: float = msgspec.field(name="a")
+    ask_size: float = msgspec.field(name="A")
+    time_ms: int | None = msgspec.field(name="T", default=None)  # futures only
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+# strict=False: Binance sends numbers as strings.
+_trade = msgspec.json.Decoder(_Trade, strict=False)
+_book_ticker = msgspec.json.Decoder(_BookTicker, strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What one file held.
+
+    Attributes:
+        frame: Canonical table, one row a market trade, in the file's order.
+        quotes: Book tickers read.
+        skipped_trades: Trades left out, by their `X`.
+    """
+
+    frame: pl.DataFrame
+    quotes: int
+    skipped_trades: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Messages:
+    """Trades and quotes of a file in its order, with the number of quotes of the symbol seen before each trade."""
+
+    trades: list[_Trade] = field(default_factory=list)
+    quotes_before: list[int] = field(default_factory=list)
+    quotes: dict[str, list[_BookTicker]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def read_capture(path: Path) -> Capture:
+    """Read one capture.
+
+    Raises:
+        SourceUnreadable: The file is absent, cannot be decompressed to its end, or has no market trade.
+        MalformedLine: A line has no receive time, is not JSON, or a trade or book ticker lacks a field.
+        RowInvalid: The trades' stamps decrease, or a value is out of range.
+    """
+    messages = _read_messages(path)
+    if not messages.trades:
+        raise SourceUnreadable(str(path), "has no market trade")
+    trades = messages.trades
+    columns: dict[str, list[str] | NDArray[np.generic]] = {
+        "symbol": [trade.symbol for trade in trades],
+        "exchange_ts_ns": np.array([trade.time_ms for trade in trades], np.int64) * _NS_PER_MS,
+        "sequence": np.array([trade.trade_id for trade in trades], np.uint64),
+        "price": np.array([trade.price for trade in trades]),
+        "size": np.array([trade.size for trade in trades]),
+        "aggressor": np.array([SELL if trade.buyer_is_maker else BUY for trade in trades], np.int8),
+    }
+    joined = _quotes_in_force(messages)
+    for k, name in enumerate(("bid", "ask", "bid_size", "ask_size")):
+        columns[name] = joined[:, k]
+    quotes = sum(len(of_symbol) for of_symbol in messages.quotes.values())
+    return Capture(ticks_table(columns), quotes, messages.skipped)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as raw:
+            compressed = raw.read(2) == _GZIP_MAGIC
+            raw.seek(0)
+            file: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if compressed else raw
+            yield from enumerate(file, start=1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceUnreadable(str(path), f"cannot be read ({error})") from error
+
+
+def _read_messages(path: Path) -> _Messages:
+    messages = _Messages()
+    for number, line in _lines(path):
+        received, space, payload = line.rstrip(b"\r\n").partition(b" ")
+        if not (space and received.isdigit()):
+            raise MalformedLine(path, number, _shown(line), "'<receive time, ns> <JSON>'")
+        try:
+            envelope = _envelope.decode(payload)
+            if envelope.stream is None:
+                continue  # a depth snapshot
+            if envelope.stream.endswith("@trade"):
+                _take_trade(messages, _trade.decode(envelope.data))
+            elif envelope.stream.endswith("@bookTicker"):
+                quote = _book_ticker.decode(envelope.data)
+                messages.quotes.setdefault(quote.symbol, []).append(quote)
+        except msgspec.MsgspecError as error:
+            raise MalformedLine(path, number, _shown(payload), f"a message of Binance's streams ({error})") from error
+    return messages
+
+
+def _take_trade(messages: _Messages, trade: _Trade) -> None:
+    if trade.execution != "MARKET":
+        messages.skipped[trade.execution] = messages.skipped.get(trade.execution, 0) + 1
+        return
+    messages.trades.append(trade)
+    messages.quotes_before.append(len(messages.quotes.get(trade.symbol, ())))
+
+
+def _quotes_in_force(messages: _Messages) -> NDArray[np.float64]:
+    """Bid, ask and their sizes just before each trade, float64 [trades, 4]; NaN where there was no quote."""
+    joined = np.full((len(messages.trades), 4), np.nan)
+    symbols = np.array([trade.symbol for trade in messages.trades])
+    stamps_ms = np.array([trade.time_ms for trade in messages.trades])
+    before = np.array(messages.quotes_before)
+    for symbol, quotes in messages.quotes.items():
+        rows = np.flatnonzero(symbols == symbol)
+        book = np.array([(quote.bid, quote.ask, quote.bid_size, quote.ask_size) for quote in quotes])
+        quote_ms = np.array([-1 if quote.time_ms is None else quote.time_ms for quote in quotes])
+        if (quote_ms >= 0).all():
+            order = np.argsort(quote_ms, kind="stable")  # of one millisecond the last in the file holds
+            last = np.searchsorted(quote_ms[order], stamps_ms[rows], side="left") - 1
+            at = order[last]
+        else:
+            at = last = before[rows] - 1
+        known = last >= 0
+        joined[rows[known]] = book[at[known]]
+    return joined
+
+
+def _shown(line: bytes) -> str:
+    text = line.decode("utf-8", "replace").rstrip()
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

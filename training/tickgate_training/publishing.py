@@ -1,0 +1,174 @@
+"""From a fitted model to a package in the repository: graph, manifest, and the checks before anything is written."""
+
+import hashlib
+import math
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickgate_server.models.errors import VersionExists
+from tickgate_server.models.package import (
+    GOLDEN_VECTORS_MINIMUM,
+    FeatureSchema,
+    FeatureStatistics,
+    Golden,
+    Manifest,
+    Output,
+    Validation,
+    publish,
+    versions,
+)
+from tickgate_training.config import TrainingConfig
+from tickgate_training.errors import TooFewRows
+from tickgate_training.export import check_parity, export
+from tickgate_training.metrics import Metrics
+from tickgate_training.samples import Samples
+from tickgate_training.walk import Fitted
+
+GOLDEN_ROWS = 128
+DECILES = tuple(k / 10 for k in range(1, 10))
+_ATTEMPTS = 10
+_LIBRARIES = (
+    "tickgate",
+    "lightgbm",
+    "numba",
+    "numpy",
+    "onnx",
+    "onnxmltools",
+    "onnxruntime",
+    "scikit-learn",
+    "skl2onnx",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published.
+
+    Attributes:
+        folder: `<repository>/<name>/<version>`.
+        manifest: As it stands there.
+        parity_difference: Largest absolute difference between graph and source over all rows that are ready.
+        parity_rows: How many those are.
+    """
+
+    folder: Path
+    manifest: Manifest
+    parity_difference: float
+    parity_rows: int
+
+
+def publish_model(
+    fitted: Fitted, samples: Samples, config: TrainingConfig, metrics: dict[str, float | int], trials: int
+) -> Published:
+    """Export, check on every row, and publish under the next free version.
+
+    Args:
+        fitted: The model with calibration and threshold.
+        samples: All rows; those that are ready are compared, and some become golden vectors.
+        config: Of the run.
+        metrics: Walk-forward results; NaN is written as null.
+        trials: Configurations that were tried on these data.
+
+    Raises:
+        ParityBroken: The graph is not the model; nothing is written.
+        TooFewRows: Too few rows are ready for golden vectors; nothing is written.
+        OSError: The repository cannot be written; nothing is left behind.
+    """
+    ready = samples.features[samples.ready]
+    if len(ready) < GOLDEN_VECTORS_MINIMUM:
+        raise TooFewRows("golden vectors", len(ready), GOLDEN_VECTORS_MINIMUM)
+    graph = export(fitted.model, fitted.calibration)
+    difference = check_parity(graph, fitted.probabilities, ready, fitted.choice.threshold)
+    package = config.package
+    for _ in range(_ATTEMPTS):
+        number = max(versions(package.repository, package.name), default=0) + 1
+        manifest = _manifest(fitted, samples, config, metrics, trials, graph, number)
+        try:
+            return Published(publish(package.repository, manifest, graph), manifest, difference, len(ready))
+        except VersionExists as error:  # another publisher took the number in between
+            taken = error
+    raise taken
+
+
+def _manifest(
+    fitted: Fitted,
+    samples: Samples,
+    config: TrainingConfig,
+    metrics: dict[str, float | int],
+    trials: int,
+    graph: bytes,
+    number: int,
+) -> Manifest:
+    schema = samples.feature_set
+    return Manifest(
+        name=config.package.name,
+        version=number,
+        created=datetime.now(UTC),
+        model_sha256=hashlib.sha256(graph).hexdigest(),
+        features=FeatureSchema(
+            feature_set=schema.name,
+            schema_id=schema.schema_id,
+            names=schema.features,
+            session_gap_ns=schema.session_gap_ns,
+        ),
+        output=Output(horizon_trades=config.label.horizon_trades),
+        decision_threshold=fitted.choice.threshold,
+        feature_statistics=feature_statistics(schema.features, samples.features[fitted.train_rows]),
+        validation=Validation(
+            trials=trials, metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        ),
+        latency_budget_ms=config.package.latency_budget_ms,
+        allowed_regimes=config.package.allowed_regimes,
+        golden=_golden(fitted, samples.features[samples.ready]),
+        data_fingerprint=samples.fingerprint,
+        libraries={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+    )
+
+
+def feature_statistics(names: tuple[str, ...], features: NDArray[np.float32]) -> dict[str, FeatureStatistics]:
+    """Each feature over the rows fitted on: float32 [n, width], finite.
+
+    `std` is the population's; `quantiles` are the nine inner deciles (linear interpolation), which coincide where a
+    tenth of the rows share a value.
+    """
+    values = features.astype(np.float64)
+    return {
+        name: FeatureStatistics(
+            mean=float(column.mean()),
+            std=float(column.std()),
+            min=float(column.min()),
+            max=float(column.max()),
+            quantiles=tuple(np.quantile(column, DECILES).tolist()),
+        )
+        for name, column in zip(names, values.T, strict=True)
+    }
+
+
+def _golden(fitted: Fitted, ready: NDArray[np.float32]) -> Golden:
+    """Rows spread evenly over the ready ones, with the source model's outputs: not the graph's."""
+    chosen = ready[np.linspace(0, len(ready) - 1, min(GOLDEN_ROWS, len(ready))).astype(np.int64)]
+    return Golden(
+        inputs=tuple(map(tuple, chosen.astype(np.float64).tolist())),
+        outputs=tuple(fitted.probabilities(chosen).tolist()),
+    )
+
+
+def walk_forward_metrics(
+    gross: Metrics, net: Metrics, accuracy: float, majority_accuracy: float
+) -> dict[str, float | int]:
+    """Flat names for the manifest: each metric with `net_` or `gross_` before it, what is the same for both once."""
+    both = {"round_trips", "turnover", "exposure", "mean_leverage", "periods", "periods_per_year"}
+    found: dict[str, float | int] = {"accuracy": accuracy, "majority_accuracy": majority_accuracy}
+    for name in Metrics.__dataclass_fields__:
+        if name in both:
+            found[name] = getattr(net, name)
+        elif name != "undefined":
+            found[f"net_{name}"] = getattr(net, name)
+            found[f"gross_{name}"] = getattr(gross, name)
+    return found

@@ -1,0 +1,86 @@
+"""The confidence from which a signal is acted on: chosen on validation rows, on returns net of costs.
+
+A threshold lies midway between two distinct confidences max(p, 1 - p) of the validation rows, at least
+`SCORE_GAP_MINIMUM` apart where there are such, so that the rounding of the exported model moves no row over it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickgate_training.backtest import Backtest
+
+SCORE_GAP_MINIMUM = 4e-5
+CANDIDATES_MAXIMUM = 32
+FALLBACK_QUANTILE = 0.9
+FALLBACK_THRESHOLD = 0.55
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdChoice:
+    """A threshold and how it came about.
+
+    Attributes:
+        threshold: In [0.5, 1].
+        validation_net_return: Sum of net returns on validation at it.
+        validation_round_trips: Round trips there.
+        fallback_because: Why it was not chosen by its profit; empty where it was.
+    """
+
+    threshold: float
+    validation_net_return: float
+    validation_round_trips: int
+    fallback_because: str
+
+
+def candidates(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most `CANDIDATES_MAXIMUM` thresholds midway between distinct confidences, ascending, evenly by rank."""
+    probabilities = probabilities[np.isfinite(probabilities)]
+    scores = np.unique(np.maximum(probabilities, 1.0 - probabilities))
+    gaps = np.diff(scores)
+    middles = scores[:-1] + gaps / 2.0
+    if (gaps >= SCORE_GAP_MINIMUM).any():
+        middles = middles[gaps >= SCORE_GAP_MINIMUM]
+    if middles.size <= CANDIDATES_MAXIMUM:
+        return middles
+    return middles[np.linspace(0, middles.size - 1, CANDIDATES_MAXIMUM).astype(np.int64)]
+
+
+def choose(
+    probabilities: NDArray[np.float64], trade: Callable[[float], Backtest], round_trips_minimum: int
+) -> ThresholdChoice:
+    """Take the candidate with the largest net return among those with enough round trips, if that is above 0.
+
+    Where none qualifies the fallback is the candidate nearest to the `FALLBACK_QUANTILE` of the confidences, so that
+    the strongest tenth is acted on; where the scores are all the same, `FALLBACK_THRESHOLD`. The reason is kept.
+
+    Args:
+        probabilities: Calibrated P(up) of the validation rows, float64 [n]; NaN where not ready.
+        trade: Backtest of the validation rows at a threshold.
+        round_trips_minimum: Fewer speak for nothing.
+    """
+    middles = candidates(probabilities)
+    if middles.size == 0:
+        result = trade(FALLBACK_THRESHOLD)
+        return _choice(FALLBACK_THRESHOLD, result, "all validation scores are the same")
+    results = [trade(float(threshold)) for threshold in middles]
+    profits = np.array(
+        [result.net.sum() if result.trip_net.size >= round_trips_minimum else -np.inf for result in results]
+    )
+    best = int(np.argmax(profits))
+    if profits[best] > 0.0:
+        return _choice(float(middles[best]), results[best], "")
+    confidences = np.maximum(probabilities, 1.0 - probabilities)
+    quantile = float(np.nanquantile(confidences, FALLBACK_QUANTILE))
+    nearest = int(np.argmin(np.abs(middles - quantile)))
+    if np.isneginf(profits[best]):
+        why = f"no threshold gives {round_trips_minimum} round trips on validation"
+    else:
+        why = "no threshold is profitable on validation net of costs"
+    return _choice(float(middles[nearest]), results[nearest], why)
+
+
+def _choice(threshold: float, result: Backtest, why: str) -> ThresholdChoice:
+    return ThresholdChoice(threshold, float(result.net.sum()), int(result.trip_net.size), why)
