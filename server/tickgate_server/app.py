@@ -11,6 +11,7 @@ import structlog
 
 from tickgate_server.config import Settings
 from tickgate_server.engine import Engine, EngineSettings
+from tickgate_server.models.errors import ModelNotFound
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.observer.metrics import EngineCollector, MetricsEndpoint
 from tickgate_server.rpc.listener import ListenerSettings, choose
@@ -24,6 +25,10 @@ class RepositoryMissing(Exception):
 
     def __init__(self, repository: Path) -> None:
         super().__init__(f"models.repository: expected a folder of model packages, got {str(repository)!r}")
+
+
+class DefaultModelMissing(Exception):
+    """`models.default` names no model of the repository."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -52,7 +57,10 @@ def load_models(settings: Settings) -> ModelRegistry:
     repository = settings.models.repository
     if not repository.is_dir():
         raise RepositoryMissing(repository)
-    registry = load_repository(repository, settings.models.default)
+    try:
+        registry = load_repository(repository, settings.models.default)
+    except ModelNotFound as error:
+        raise DefaultModelMissing(f"models.default: {error}") from error
     for model in registry.models:
         _LOG.info(
             "model loaded",

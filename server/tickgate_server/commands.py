@@ -73,6 +73,7 @@ def serve(
         app.serve(settings, started)
     except (
         app.RepositoryMissing,
+        app.DefaultModelMissing,
         CredentialsUnreadable,
         ListenFailed,
         InstrumentFileInvalid,
@@ -136,7 +137,7 @@ def list_models(repository: Path | None, file: Path | None) -> None:
 
     if not settings.models.repository.is_dir():
         raise click.ClickException(str(app.RepositoryMissing(settings.models.repository)))
-    registry = load_repository(settings.models.repository, settings.models.default)
+    registry = load_repository(settings.models.repository)
     table = Table("model", "version", "fit", "features", "horizon", "p99 us", "why not")
     for model in registry.models:
         horizon = f"{model.horizon_trades} trade{'s' * (model.horizon_trades > 1)}"

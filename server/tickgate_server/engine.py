@@ -84,6 +84,11 @@ class Engine:
         self._gate = Gate(limits or Limits())
         self._clock_ns = clock_ns
 
+    @property
+    def feature_stores(self) -> list[FeatureStore]:
+        """One for each feature set that a loaded model takes."""
+        return self._all_stores
+
     def decide(self, request: Request, decision: Decision) -> None:
         """Apply a request's input, score it, ask the gate, and fill `decision`.
 
@@ -219,14 +224,15 @@ class Engine:
             stamp_ns = request.exchange_ts_ns
         elif request.input == SYMBOL:
             _check_symbol(request.symbol, "symbol")
-            stamp_ns = 0
+            stamp_ns = 0  # its latest tick's
         else:
             raise FieldInvalid("input", "one of tick, features or symbol", None)
         row = self.symbols.row(request.symbol)
         if row < 0:
             return row, Reason.TICK_UNKNOWN_SYMBOL
         if not self.settings.replay:
-            age_ns = self._clock_ns() - (stamp_ns or int(self._market.stamps[row, market.LAST_TICK_NS]))
+            stamp_ns = stamp_ns or int(self._market.stamps[row, market.LAST_TICK_NS])
+            age_ns = self._clock_ns() - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
             if age_ns > self.settings.stale_limit_ns:
                 return row, Reason.TICK_STALE
             if -age_ns > self.settings.future_limit_ns:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from client_drivers import AsyncioDriver, SyncDriver
-from scripted_server import ScriptedServer
+from tests.client.client_drivers import AsyncioDriver, SyncDriver
+from tests.client.scripted_server import ScriptedServer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import pytest
-from client_drivers import AsyncioDriver, SyncDriver
-from scripted_server import Refusal, ScriptedServer, hold, numbered_requests, trade_tick
+from tests.client.client_drivers import AsyncioDriver, SyncDriver
+from tests.client.scripted_server import Refusal, ScriptedServer, hold, numbered_requests, trade_tick
 
 from tickgate.v1 import signal_pb2
 from tickgate_client import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import grpc
 import pytest
-from scripted_server import Refusal, ScriptedServer, hold, trade_tick
+from tests.client.scripted_server import Refusal, ScriptedServer, hold, trade_tick
 
 from tickgate.v1 import market_pb2, signal_pb2
 from tickgate_client import write_csv

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.training.real_data import CAPTURES, SPOT_ETH, ticks
+from tests.support.real_data import CAPTURES, SPOT_ETH, ticks
 
 from tickgate_server.features import micro10
 from tickgate_training.data.daily import NAMES, read_bars

@@ -1,6 +1,8 @@
 """Model packages made in a moment: real graphs, real manifests, no training."""
 
 import hashlib
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tickgate_server.features.schema import FeatureSet, micro10
 from tickgate_server.models.package import (
     INPUT_NAME,
+    MANIFEST_FILE,
     OUTPUT_NAME,
     FeatureSchema,
     FeatureStatistics,
@@ -89,3 +92,59 @@ def publish_logistic(
     model = logistic_onnx(weights, bias)
     rows = np.random.default_rng(7).normal(0.0, 1e-3, (64, features.width)).astype(np.float32)
     return publish(repository, make_manifest(model, features, rows, logistic(weights, bias, rows), **changes), model)
+
+
+def constant_onnx(*, width: int = 1, fails: bool = False, work: int = 0) -> bytes:
+    """0.5 from a graph with a fault or a weight of its own, float32 [N, 10] -> float32 [N, width].
+
+    Args:
+        width: Of the output; a server takes 1.
+        fails: Opens and has the declared shape, and each run looks beyond the end of a table.
+        work: Numbers that each run takes the sine of before it answers.
+    """
+    nodes = [helper.make_node("MatMul", [INPUT_NAME, "weights"], ["zero"])]
+    last = "zero"
+    if fails:
+        nodes += [
+            helper.make_node("Add", [last, "beyond"], ["place"]),
+            helper.make_node("Cast", ["place"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "index"], ["found"]),
+        ]
+        last = "found"
+    if work:
+        nodes += [
+            helper.make_node("Expand", [last, "work"], ["wide"]),
+            helper.make_node("Sin", ["wide"], ["sines"]),
+            helper.make_node("ReduceSum", ["sines", "axes"], ["sum"], keepdims=1),
+        ]
+        last = "sum"
+    nodes.append(helper.make_node("Sigmoid", [last], [OUTPUT_NAME]))
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["N", 10])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", width])],
+        [
+            numpy_helper.from_array(np.zeros((10, width), np.float32), "weights"),
+            numpy_helper.from_array(np.array([99.0], np.float32), "beyond"),
+            numpy_helper.from_array(np.zeros(5, np.float32), "table"),
+            numpy_helper.from_array(np.array([1, work], np.int64), "work"),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def publish_model(repository: Path, model: bytes, **changes: Any) -> Path:
+    """Publish a graph under a manifest that says its outputs are all 0.5."""
+    rows = np.random.default_rng(7).normal(0.0, 1e-3, (64, 10)).astype(np.float32)
+    return publish(repository, make_manifest(model, micro10(), rows, np.full(64, 0.5), **changes), model)
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Rewrite a published manifest, NaN and all, as `change` leaves it."""
+    path = folder / MANIFEST_FILE
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))

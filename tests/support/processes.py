@@ -1,5 +1,6 @@
 """Real servers for the tests: `tickgate serve` as a user starts it, on free ports."""
 
+import http.client
 import json
 import os
 import queue
@@ -7,13 +8,24 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from tickgate.v1 import signal_pb2 as pb
+from tickgate.v1 import signal_pb2_grpc
+
 TICKGATE = str(Path(sys.executable).with_name("tickgate"))
 START_UP_S = 60.0
+CALL_S = 30.0
+PREDICT = "/tickgate.v1.SignalService/Predict"
+# A test's server is on this machine: no proxy of the environment stands between.
+CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
 
 
 class ServerProcess:
@@ -22,6 +34,7 @@ class ServerProcess:
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self.events: list[dict[str, Any]] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._ended = False
         self.process = subprocess.Popen(
             [TICKGATE, "serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *arguments],
             stderr=subprocess.PIPE,
@@ -42,39 +55,121 @@ class ServerProcess:
                     self._lines.put({"event": "text", "text": line.rstrip()})
         self._lines.put(None)
 
+    def _next(self, timeout_s: float) -> dict[str, Any] | None:
+        line = None if self._ended else self._lines.get(timeout=timeout_s)
+        if line is None:
+            self._ended = True
+        else:
+            self.events.append(line)
+        return line
+
     def wait_for(self, event: str, timeout_s: float = START_UP_S) -> dict[str, Any]:
         """The next log line of that event; fails with all lines where it does not come."""
         while True:
             try:
-                line = self._lines.get(timeout=timeout_s)
+                line = self._next(timeout_s)
             except queue.Empty:
                 raise AssertionError(f"no {event!r} within {timeout_s} s; log: {self.events}") from None
             if line is None:
                 raise AssertionError(f"the server ended before {event!r}; log: {self.events}")
-            self.events.append(line)
             if line["event"] == event:
                 return line
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of that event that were read so far."""
+        return [line for line in self.events if line["event"] == event]
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
         """Send a signal and wait for the end; returns the exit status, and all log lines are in `events` then."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(timeout_s)
-        self._reader.join(timeout_s)
-        while (line := self._lines.get_nowait()) is not None:
-            self.events.append(line)
+        while self._next(timeout_s) is not None:
+            pass
         return status
+
+    def kill(self) -> None:
+        """End it if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+        self._reader.join(30)
 
 
 @contextmanager
 def server(
-    models: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    models: Path, *arguments: str, environment: Mapping[str, str] | None = None, ready: str = "serving"
 ) -> Iterator[tuple[ServerProcess, str]]:
-    """A server that says it serves, and its address; killed on the way out if it still runs."""
+    """A server that logged `ready`, and its address; killed on the way out if it still runs."""
     running = ServerProcess(["--models", str(models), *arguments], environment or {})
     try:
-        yield running, str(running.wait_for("serving")["address"])
+        yield running, str(running.wait_for(ready)["address"])
     finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.wait(30)
+        running.kill()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that is up, and a channel to it."""
+
+    process: ServerProcess
+    address: str
+    metrics: str
+    channel: grpc.Channel
+    stub: signal_pb2_grpc.SignalServiceStub
+
+    def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        """One answer; raises `grpc.RpcError`."""
+        return self.stub.Predict(request, timeout=CALL_S)
+
+    def refusal(self, request: pb.PredictRequest) -> tuple[grpc.StatusCode, str]:
+        """Code and message of a request that must fail."""
+        try:
+            answer = self.predict(request)
+        except grpc.RpcError as error:
+            return error.code(), error.details()
+        raise AssertionError(f"expected a refusal, got {answer}")
+
+    def stream(self, messages: Iterable[list[pb.PredictRequest]]) -> Iterator[pb.PredictStreamResponse]:
+        """Answers of one stream, a message for each list."""
+        requests = (pb.PredictStreamRequest(requests=message) for message in messages)
+        return iter(self.stub.PredictStream(requests, timeout=CALL_S))
+
+    def scrape(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every sample of the metrics endpoint, by its name and labels."""
+        connection = http.client.HTTPConnection(self.metrics, timeout=CALL_S)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+@contextmanager
+def served(
+    models: Path, *arguments: str, environment: Mapping[str, str] | None = None, ready: str = "serving"
+) -> Iterator[Served]:
+    """As `server`, with a channel."""
+    with (
+        server(models, *arguments, environment=environment, ready=ready) as (running, address),
+        grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
+    ):
+        metrics = str(running.logged(ready)[-1]["metrics"])
+        yield Served(running, address, metrics, channel, signal_pb2_grpc.SignalServiceStub(channel))
+
+
+def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A `tickgate` command that ends by itself."""
+    return subprocess.run(
+        [TICKGATE, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_UP_S,
+        env={**os.environ, "COLUMNS": "300", **(environment or {})},
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
-from tests.training.real_data import CAPTURES, SPOT_BTC, USDM_BTC, capture, capture_path, ticks
+from tests.support.real_data import CAPTURES, SPOT_BTC, USDM_BTC, capture, capture_path, ticks
 
 from tickgate.v1 import AggressorSide
 from tickgate_training.data import table

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from tests.training.real_data import SPOT_BTC, capture_path
+from tests.support.real_data import SPOT_BTC, capture_path
 
 from tickgate_server.features.schema import micro10
 from tickgate_server.models.errors import VersionExists

@@ -51,8 +51,8 @@ def demo(folder: Path | None) -> None:
                 _run(console, "train", str(config), "--data", index, "--name", name, "--models", str(models))
         _run(console, "models", "list", "--models", str(models))
         console.print(
-            f"\nThe final models were fitted on the latest rows, so their training saw {_LAST_YEAR}: what follows shows the"
-            " way to a signal, not what it earns. The walk-forward above does that, on rows no model had seen."
+            f"\nThe final models were fitted on the latest rows, {_LAST_YEAR} among them: what follows shows the way to"
+            " a signal, not what it earns. The walk-forward above does that, on rows no model had seen."
         )
         with _server(console, models) as address:
             for index, name in _INDICES.items():

@@ -53,7 +53,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_FEATURES_NOT_READY: _Reason.ValueType  # 20
     """The symbol's feature windows are not full yet."""
     REASON_TICK_UNKNOWN_SYMBOL: _Reason.ValueType  # 30
-    """The symbol is not in the instrument file and the universe is closed."""
+    """The symbol is not in the instrument file and the universe is closed; or, for a request without a tick, nothing was
+    seen of it yet.
+    """
     REASON_TICK_SYMBOL_TABLE_FULL: _Reason.ValueType  # 31
     """The symbol table is full."""
     REASON_TICK_DUPLICATE: _Reason.ValueType  # 32
@@ -69,7 +71,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_SIZING_BELOW_MINIMUM: _Reason.ValueType  # 40
     """The order rounds to nothing, or is below the instrument's minimum size."""
     REASON_SIZING_NO_VOLATILITY: _Reason.ValueType  # 41
-    """The symbol's volatility is not known, so no size can be computed."""
+    """The symbol's volatility is not known, so no size can be computed: the target and what depends on it are NaN."""
+    REASON_SIZING_PRICE_BELOW_TICK: _Reason.ValueType  # 42
+    """The limit price rounds to nothing: the price is below the instrument's tick."""
     REASON_CONFIDENCE_BELOW_THRESHOLD: _Reason.ValueType  # 50
     """Stage 1: the confidence is below the threshold."""
     REASON_POSITION_ORDER_SIZE: _Reason.ValueType  # 60
@@ -92,7 +96,9 @@ REASON_MODEL_INVALID_OUTPUT: Reason.ValueType  # 10
 REASON_FEATURES_NOT_READY: Reason.ValueType  # 20
 """The symbol's feature windows are not full yet."""
 REASON_TICK_UNKNOWN_SYMBOL: Reason.ValueType  # 30
-"""The symbol is not in the instrument file and the universe is closed."""
+"""The symbol is not in the instrument file and the universe is closed; or, for a request without a tick, nothing was
+seen of it yet.
+"""
 REASON_TICK_SYMBOL_TABLE_FULL: Reason.ValueType  # 31
 """The symbol table is full."""
 REASON_TICK_DUPLICATE: Reason.ValueType  # 32
@@ -108,7 +114,9 @@ REASON_TICK_CROSSED_QUOTE: Reason.ValueType  # 36
 REASON_SIZING_BELOW_MINIMUM: Reason.ValueType  # 40
 """The order rounds to nothing, or is below the instrument's minimum size."""
 REASON_SIZING_NO_VOLATILITY: Reason.ValueType  # 41
-"""The symbol's volatility is not known, so no size can be computed."""
+"""The symbol's volatility is not known, so no size can be computed: the target and what depends on it are NaN."""
+REASON_SIZING_PRICE_BELOW_TICK: Reason.ValueType  # 42
+"""The limit price rounds to nothing: the price is below the instrument's tick."""
 REASON_CONFIDENCE_BELOW_THRESHOLD: Reason.ValueType  # 50
 """Stage 1: the confidence is below the threshold."""
 REASON_POSITION_ORDER_SIZE: Reason.ValueType  # 60

@@ -180,9 +180,9 @@ def batch(
         raise ValueError(f"lengths differ: {stamps_ns.size} stamps, {prices.size} prices, {sizes.size} sizes")
     out = np.empty((stamps_ns.size, WIDTH), np.float32)
     _batch(
-        np.ascontiguousarray(stamps_ns, np.int64),
-        np.ascontiguousarray(prices, np.float64),
-        np.ascontiguousarray(sizes, np.float64),
+        np.require(stamps_ns, np.int64, ("C", "W")),
+        np.require(prices, np.float64, ("C", "W")),
+        np.require(sizes, np.float64, ("C", "W")),
         session_gap_ns,
         out,
     )

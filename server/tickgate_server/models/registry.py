@@ -23,7 +23,8 @@ class Refused:
 class ModelRegistry:
     """Loaded versions by the references that requests use; one dict look-up a request.
 
-    The alias `production` is the highest version that loaded. The empty reference is the default model.
+    The alias `production` is the highest version that loaded. The empty reference is the default model: raises
+    `ModelNotFound` where that is no model at all.
 
     Attributes:
         models: Every loaded version, by name, then ascending.
@@ -42,8 +43,10 @@ class ModelRegistry:
         if not default and len(names) == 1:
             default = next(iter(names))
         self._default = default
-        if default and default in self._references:
+        if default in self._references:
             self._references[""] = self._references[default]
+        elif default and isinstance(why := self._why_not(default), ModelNotFound):
+            raise why
 
     @property
     def names(self) -> list[str]:

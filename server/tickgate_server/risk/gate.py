@@ -131,6 +131,7 @@ _INVALID_OUTPUT = int(Reason.MODEL_INVALID_OUTPUT)
 _LOW_CONFIDENCE = int(Reason.CONFIDENCE_BELOW_THRESHOLD)
 _NO_VOLATILITY = int(Reason.SIZING_NO_VOLATILITY)
 _BELOW_MINIMUM = int(Reason.SIZING_BELOW_MINIMUM)
+_PRICE_BELOW_TICK = int(Reason.SIZING_PRICE_BELOW_TICK)
 
 
 @kernel(
@@ -207,7 +208,7 @@ def judge(
     if np.isnan(touch):  # no quote was seen
         touch = price
     out[LIMIT_PRICE] = limit_price(order, touch, policy[LIMIT_OFFSET], contracts[row, TICK_SIZE])
-    return _APPROVED
+    return _APPROVED if 0.0 < out[LIMIT_PRICE] < np.inf else _PRICE_BELOW_TICK
 
 
 class Gate:

@@ -96,9 +96,9 @@ def target_positions(
     """`target_position` for each row, float64 [n]; the scalar arguments hold for all."""
     out = np.empty(edges.size)
     _target_positions(
-        np.ascontiguousarray(edges, np.float64),
-        np.ascontiguousarray(prices, np.float64),
-        np.ascontiguousarray(trade_volatilities, np.float64),
+        np.require(edges, np.float64, ("C", "W")),
+        np.require(prices, np.float64, ("C", "W")),
+        np.require(trade_volatilities, np.float64, ("C", "W")),
         horizon_trades,
         risk_budget,
         volatility_floor,

@@ -154,8 +154,8 @@ class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # no stubs
                 if status != told:
                     await context.write(health_pb2.HealthCheckResponse(status=status))
                     told = status
-                if self._board.over:  # an open watch must not hold up the end
-                    await context.abort(DRAINING.code, DRAINING.message)
+                if self._board.over:  # OK: before an error the caller's gRPC drops what it has not read yet
+                    return
                 await changed.wait()
         finally:
             unwatch()

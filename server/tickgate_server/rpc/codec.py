@@ -15,7 +15,6 @@ REQUEST_ID_BYTES = 36
 STREAM_ITEMS = 1024
 
 _NS_PER_US = 1_000
-_INFINITY = float("inf")
 
 
 def decode(message: pb.PredictRequest, request: Request) -> None:

@@ -40,6 +40,10 @@ _NO_METADATA: tuple[()] = ()
 _SERVER_SHUT_DOWN = "server shut down"
 _NEW_CALL = "new call"
 
+# How a watch ends that must not hold up the end of the server: before an error the caller's gRPC drops what it has not
+# read yet.
+_NO_MORE = Status(grpc.StatusCode.OK, "")
+
 Event: TypeAlias = Any
 Answering: TypeAlias = Generator[None, None, bytes | Status]
 
@@ -368,8 +372,8 @@ class _Watch:
         if self._over or self._sending:
             return
         if status == self._told:
-            if self._listener.draining:  # an open watch must not hold up the end
-                self._end(DRAINING)
+            if self._listener.draining:
+                self._end(_NO_MORE)
             return
         self._told = status
         self._sending = True
@@ -379,10 +383,7 @@ class _Watch:
     def _on_sent(self, event: Event) -> None:
         del event
         self._sending = False
-        if self._listener.draining:
-            self._end(DRAINING)
-        else:
-            self._tell()
+        self._tell()
 
     def _end(self, status: Status) -> None:
         if not self._over:

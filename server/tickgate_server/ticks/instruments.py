@@ -116,6 +116,6 @@ def _read_toml(path: Path) -> list[Any]:
 def _read_csv(path: Path) -> list[Any]:
     if path.suffix != ".csv":
         raise InstrumentFileInvalid(path, "expected a file ending in .toml or .csv")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         # An empty cell means the default, as an absent key does in TOML.
         return [{key: cell for key, cell in row.items() if cell != ""} for row in csv.DictReader(file)]

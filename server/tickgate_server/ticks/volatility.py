@@ -49,5 +49,5 @@ def _batch(prices: NDArray[np.float64], out: NDArray[np.float64]) -> None:
 def batch(prices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Volatility a trade after each of one symbol's trades, float64 [n]; the loop over `update`."""
     out = np.empty(prices.size)
-    _batch(np.ascontiguousarray(prices, np.float64), out)
+    _batch(np.require(prices, np.float64, ("C", "W")), out)
     return out
