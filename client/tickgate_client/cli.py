@@ -19,6 +19,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
+        "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "Look at a folder of model packages.",
         "predict": "Ask a server for one signal.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tests.support.messages import zigzag
 from tests.support.processes import CALL_S, Served, served
@@ -79,6 +80,16 @@ def test_reflection_lists_the_services_and_describes_them(shared: Served) -> Non
     assert [method.name for method in service.methods] == ["Predict", "PredictStream"]
     wanted = [field.name for field in pb.PredictRequest.DESCRIPTOR.fields]
     assert [field.name for field in service.FindMethodByName("Predict").input_type.fields] == wanted
+
+
+def test_reflection_finds_the_file_of_a_method_as_load_generators_ask(shared: Served) -> None:
+    database = ProtoReflectionDescriptorDatabase(shared.channel)
+    found = database.FindFileContainingSymbol("tickgate.v1.SignalService.Predict")
+    assert found.name == "tickgate/v1/signal.proto"
+    unheard = reflection_pb2.ServerReflectionRequest(file_containing_symbol="tickgate.v1.SignalService.Unheard")
+    stub = reflection_pb2_grpc.ServerReflectionStub(shared.channel)
+    (answer,) = stub.ServerReflectionInfo(iter((unheard,)), timeout=CALL_S)
+    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_reflection_of_an_unknown_name_is_not_found(shared: Served) -> None:

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias, cast
 import grpc
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from tickgate_server.engine import Engine
+from tickgate_server.rpc import reflection
 from tickgate_server.rpc.answers import Answers, remaining_ns
-from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
+from tickgate_server.rpc.health import SERVICE_NAME, HealthBoard
 from tickgate_server.rpc.listener import ListenerSettings, ListenFailed
 from tickgate_server.rpc.status import DRAINING, Status
 
@@ -41,7 +41,7 @@ class AioListener:
         board = HealthBoard(self._engine.registry.names)
         server.add_generic_rpc_handlers((signals.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(_Health(board), server)
-        reflection.enable_server_reflection((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable(server)
         credentials = settings.credentials()
         try:
             if credentials is None:

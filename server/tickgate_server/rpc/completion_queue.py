@@ -20,9 +20,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stubs
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from tickgate_server.engine import Engine
+from tickgate_server.rpc import reflection
 from tickgate_server.rpc.answers import Answers, remaining_ns
 from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
 from tickgate_server.rpc.listener import ListenerSettings, ListenFailed
@@ -55,7 +56,7 @@ class QueueListener:
         self._settings = settings
         self._answers = Answers(engine)
         self._board = HealthBoard(engine.registry.names)
-        self._reflection = reflection.ReflectionServicer((SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME))
+        self._reflection = reflection.servicer()
         self._stopping = False
         self.draining = False
         self._active = 0
@@ -69,7 +70,7 @@ class QueueListener:
             f"/{SERVICE_NAME}/PredictStream".encode(): self._start_predict_stream,
             f"/{HEALTH_NAME}/Check".encode(): self._start_check,
             f"/{HEALTH_NAME}/Watch".encode(): self._start_watch,
-            f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode(): self._start_reflection,
+            f"/{reflection.REFLECTION_NAME}/ServerReflectionInfo".encode(): self._start_reflection,
         }
 
     # -- life ------------------------------------------------------------------------------------------------------
