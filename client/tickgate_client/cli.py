@@ -22,6 +22,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "Look at a folder of model packages.",
         "predict": "Ask a server for one signal.",
+        "replay": "Decide again what a journal recorded, and compare bit for bit.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",
         "serve": "Serve Predict from a folder of model packages.",
         "train": "Validate a model walk-forward and publish it as CONFIG (a TOML file) says.",

@@ -1,5 +1,6 @@
 """The one place that wires the parts together, and the life of a server from start to drained."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -11,6 +12,7 @@ import structlog
 
 from tickgate_server.config import Settings
 from tickgate_server.engine import Engine, EngineSettings
+from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.errors import ModelNotFound
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.observer.metrics import EngineCollector, MetricsEndpoint
@@ -83,8 +85,27 @@ def load_models(settings: Settings) -> ModelRegistry:
     return registry
 
 
-def build_engine(settings: Settings) -> Engine:
-    """An engine with its models, instruments and limits.
+def open_journal(settings: Settings) -> JournalWriter | None:
+    """The journal that the settings name, recovered; None where they name none. Says what was found.
+
+    Raises:
+        JournalError: It cannot be written, is damaged, or another server has it.
+    """
+    section = settings.journal
+    if section.folder is None:
+        return None
+    journal = JournalWriter(
+        section.folder, segment_records=section.segment_records, retained_segments=section.retained_segments
+    )
+    found = journal.recovery
+    _LOG.info("journal opened", folder=str(section.folder), next_sequence=found.next_sequence, segments=found.segments)
+    if found.cut is not None:
+        _LOG.warning("journal cut", segment=found.cut.segment, record=found.cut.record, why=found.cut.why)
+    return journal
+
+
+def build_engine(settings: Settings, journal: JournalWriter | None = None) -> Engine:
+    """An engine with its models, instruments, limits and journal.
 
     Raises:
         RepositoryMissing: As `load_models`.
@@ -103,6 +124,7 @@ def build_engine(settings: Settings) -> Engine:
         load_models(settings),
         universe,
         settings.risk,
+        journal=journal,
     )
 
 
@@ -114,14 +136,24 @@ def serve(settings: Settings, started: float) -> None:
         started: `time.perf_counter()` when the process began its work, for the log's start-up time.
 
     Raises:
+        JournalError: The journal cannot be written, is damaged, or another server has it.
         ListenFailed: The data listener's address cannot be had.
         OSError: The metrics endpoint's address is taken.
     """
-    engine = build_engine(settings)
+    with contextlib.ExitStack() as stack:
+        journal = open_journal(settings)
+        if journal is not None:
+            stack.callback(journal.close)
+        _serve(settings, started, build_engine(settings, journal), stack)
+    _LOG.info("stopped")
+
+
+def _serve(settings: Settings, started: float, engine: Engine, stack: contextlib.ExitStack) -> None:
     metrics: MetricsEndpoint | None = None
     if settings.server.metrics_listen:
         collector = EngineCollector(engine.telemetry, engine.registry)
         metrics = MetricsEndpoint(settings.server.metrics_listen, collector)
+        stack.callback(metrics.close)
 
     def on_serving(address: str) -> None:
         # What start-up made stays; the collector need not walk it again.
@@ -152,9 +184,4 @@ def serve(settings: Settings, started: float) -> None:
             tls_client_ca=section.tls_client_ca,
         ),
     )
-    try:
-        listener.run(on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))
-    finally:
-        if metrics is not None:
-            metrics.close()
-    _LOG.info("stopped")
+    listener.run(on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))

@@ -35,6 +35,7 @@ def _load(file: Path | None, overrides: dict[str, Any]) -> tuple[Settings, dict[
 @click.option("--metrics-listen", help="Prometheus endpoint, host:port; '' for none.")
 @click.option("--instruments", type=click.Path(path_type=Path), help="Instrument file, TOML or CSV.")
 @click.option("--transport", type=click.Choice(["auto", "aio", "queue"]), help="What serves the data listener.")
+@click.option("--journal", help="Folder of the journal; 'none' keeps none.")
 @click.option("--clock", type=click.Choice(["live", "replay"]), help="replay: time is the ticks' own.")
 def serve(
     file: Path | None,
@@ -44,6 +45,7 @@ def serve(
     metrics_listen: str | None,
     instruments: Path | None,
     transport: str | None,
+    journal: str | None,
     clock: str | None,
 ) -> None:
     """Serve Predict from a folder of model packages.
@@ -59,12 +61,14 @@ def serve(
         "server.metrics_listen": metrics_listen,
         "instruments.file": instruments,
         "server.transport": transport,
+        "journal.folder": journal,
         "clock.mode": clock,
     }
     settings, _ = _load(file, overrides)
     if "grpc" not in sys.modules:  # it reads them when it is imported
         os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     from tickgate_server import app  # noqa: PLC0415 - imports gRPC: only after its experiments are set
+    from tickgate_server.journal.errors import JournalError  # noqa: PLC0415
     from tickgate_server.rpc.listener import CredentialsUnreadable, ListenFailed  # noqa: PLC0415
     from tickgate_server.ticks.instruments import InstrumentFileInvalid  # noqa: PLC0415
 
@@ -75,6 +79,7 @@ def serve(
         app.RepositoryMissing,
         app.DefaultModelMissing,
         CredentialsUnreadable,
+        JournalError,
         ListenFailed,
         InstrumentFileInvalid,
         OSError,
@@ -119,6 +124,36 @@ def health(file: Path | None, target: str | None, service: str, timeout_s: float
         raise click.ClickException(str(error)) from error
     click.echo(status)
     sys.exit(0 if status == "SERVING" else 1)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_MODELS
+@_CONFIG
+@click.option("--differences", type=click.IntRange(min=1), default=1, show_default=True, help="Most to name.")
+def replay(folder: Path, repository: Path | None, file: Path | None, differences: int) -> None:
+    """Decide again what a journal recorded, and compare bit for bit.
+
+    FOLDER is the journal. Exit 0 if every decision came out as recorded, 1 if not, or if it cannot be replayed here.
+    """
+    settings, _ = _load(file, {"models.repository": repository})
+    from tickgate_server import replay as replaying  # noqa: PLC0415 - numba and ONNX Runtime load with it
+    from tickgate_server.journal.errors import JournalError  # noqa: PLC0415
+
+    try:
+        found = replaying.replay(folder, settings.models.repository, keep=differences)
+    except (replaying.ReplayRefused, JournalError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"{found.decisions:,} decisions compared, {found.differing:,} differ; {found.applied_only:,} ticks of requests"
+        f" without a decision taken in, {found.refused:,} refused requests passed over, {found.starts:,} starts"
+    )
+    for difference in found.differences:
+        click.echo(
+            f"record {difference.sequence}, request {difference.request_id!r}: {difference.field} was"
+            f" {difference.recorded}, came out as {difference.replayed}"
+        )
+    sys.exit(1 if found.differing else 0)
 
 
 @click.group()

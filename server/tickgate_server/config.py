@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -98,6 +98,22 @@ class ClockSection(_Section):
     stale_limit_s: Seconds = 5.0
 
 
+class JournalSection(_Section):
+    """The journal of every input and decision."""
+
+    folder: Path | None = Path("journal")
+    """Its own, one server at a time; `none` keeps no journal. On tmpfs the disk is never waited for."""
+    segment_records: Annotated[int, Field(ge=1024, le=4_194_304)] = 65_536
+    """Records of a segment, 704 bytes each."""
+    retained_segments: Annotated[int, Field(ge=1, le=65_536)] = 16
+    """Older ones are removed."""
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _none(cls, folder: Any) -> Any:
+        return None if folder in ("", "none") else folder
+
+
 class LogSection(_Section):
     """Structured logs on standard error."""
 
@@ -121,6 +137,7 @@ class Settings(BaseSettings):
     models: ModelsSection = ModelsSection()
     instruments: InstrumentsSection = InstrumentsSection()
     clock: ClockSection = ClockSection()
+    journal: JournalSection = JournalSection()
     risk: Limits = Limits()
     log: LogSection = LogSection()
 

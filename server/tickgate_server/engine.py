@@ -7,7 +7,7 @@ transport's loop. What it reads and writes is preallocated; a request costs one 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import perf_counter_ns
 
 import numpy as np
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from tickgate_server.errors import BudgetSpent, FieldInvalid
 from tickgate_server.features.store import FeatureStore
+from tickgate_server.journal.layout import ControlKind
+from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request, Stage
 from tickgate_server.risk.gate import BOUNDS, PASSES, VALUES, Gate, Limits, judge
 from tickgate_server.risk.reasons import Action, Reason
 from tickgate_server.telemetry import Telemetry
@@ -38,6 +40,8 @@ _NO_ROW = {symbols.UNKNOWN: Reason.TICK_UNKNOWN_SYMBOL, symbols.FULL: Reason.TIC
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
 _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
 _NAN = float("nan")
+_NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
+_NEVER_NS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,14 @@ class EngineSettings:
         replay: Time is the ticks' own: none is late or early.
         future_limit_ns: How far ahead of the server's clock a tick may be.
         stale_limit_ns: How far behind it a tick, or the features asked about, may be.
+        enforce_budgets: Off for replaying a journal, whose requests have met theirs.
     """
 
     capacity: int = 4096
     replay: bool = False
     future_limit_ns: int = 1_000_000_000
     stale_limit_ns: int = 5_000_000_000
+    enforce_budgets: bool = True
 
 
 class Engine:
@@ -67,8 +73,10 @@ class Engine:
         universe: Universe | None = None,
         limits: Limits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        journal: JournalWriter | None = None,
     ) -> None:
         self.settings = settings
+        self.journal = journal
         self.registry = registry
         self.telemetry = Telemetry()
         self.symbols = SymbolTable(universe or Universe({}, closed=False), settings.capacity)
@@ -83,6 +91,23 @@ class Engine:
         self._positions = np.zeros(settings.capacity)
         self._gate = Gate(limits or Limits())
         self._clock_ns = clock_ns
+        if journal is not None:
+            self._state_start(journal)
+
+    def _state_start(self, journal: JournalWriter) -> None:
+        """Tell the journal all that decisions depend on from here, beginning with empty windows."""
+        universe = self.symbols.universe
+        instruments = [instrument.model_dump(mode="json") for instrument in universe.instruments.values()]
+        settings = {
+            "engine": asdict(self.settings),
+            "default_model": self.registry.default,
+            "closed": universe.closed,
+            "instruments": instruments,
+        }
+        journal.append_control(ControlKind.SETTINGS, settings)
+        journal.append_control(ControlKind.LIMITS, self._gate.limits.model_dump(mode="json"))
+        for model in self.registry.models:
+            journal.add_model(model)
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
@@ -102,8 +127,9 @@ class Engine:
             BudgetSpent: Before the stage it names.
         """
         start_ns = perf_counter_ns()
+        decision.stage = _NONE
         model = self.registry.resolve(request.model)
-        budget_ns = model.latency_budget_ns
+        budget_ns = model.latency_budget_ns if self.settings.enforce_budgets else _NEVER_NS
         if 0 < request.budget_ns < budget_ns:
             budget_ns = request.budget_ns
         due_ns = request.arrival_ns + budget_ns
@@ -112,20 +138,25 @@ class Engine:
         if start_ns >= due_ns:
             raise BudgetSpent("features", budget_ns, start_ns - request.arrival_ns)
 
+        decision.stage = _FEATURES
         row, price, vector = self._features(request, decision, model)
         features_end_ns = perf_counter_ns()
         decision.features_ns = features_end_ns - start_ns
         if vector is not None:
             if features_end_ns >= due_ns:
                 raise BudgetSpent("inference", budget_ns, features_end_ns - request.arrival_ns)
+            decision.stage = _INFERENCE
+            decision.vector = vector
             probability_up = model.scorer.score(vector)
             inference_end_ns = perf_counter_ns()
             decision.inference_ns = inference_end_ns - features_end_ns
             if inference_end_ns >= due_ns:
                 raise BudgetSpent("risk", budget_ns, inference_end_ns - request.arrival_ns)
+            decision.stage = _RISK
             self._judge(decision, model, probability_up, row, price)
             decision.risk_ns = perf_counter_ns() - inference_end_ns
 
+        decision.stage = _ENCODING
         end_ns = perf_counter_ns()
         decision.total_ns = end_ns - request.arrival_ns
         if end_ns >= due_ns:
@@ -140,8 +171,42 @@ class Engine:
             decision.total_ns,
         )
 
+    def check_budget(self, request: Request, decision: Decision) -> None:
+        """The last look at a decided request's budget, once its answer is encoded; raises `BudgetSpent`."""
+        spent_ns = perf_counter_ns() - request.arrival_ns
+        if spent_ns >= decision.budget_ns:
+            raise BudgetSpent("sending", decision.budget_ns, spent_ns)
+
+    def record(self, request: Request, decision: Decision, *, request_id: str, status: int) -> None:
+        """Append what became of a request to the journal, if there is one; once for each, before its answer leaves.
+
+        Args:
+            request: As it was decoded, as far as it could be.
+            decision: As `decide` left it, whether it raised or not.
+            request_id: The caller's.
+            status: google.rpc.Code that it is answered with.
+
+        Raises:
+            JournalError: It is not in the journal, and no answer may leave.
+        """
+        if self.journal is not None:
+            self.journal.append_decision(
+                request,
+                decision,
+                request_id=request_id,
+                status=status,
+                stage=decision.stage,
+                applied=decision.applied,
+                clock_ns=decision.clock_ns,
+                vector=decision.vector,
+            )
+
     @staticmethod
     def _begin(request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:
+        decision.stage = _WAITING
+        decision.applied = False
+        decision.clock_ns = 0
+        decision.vector = None
         decision.symbol = request.symbol
         decision.model = model
         decision.budget_ns = budget_ns
@@ -158,7 +223,10 @@ class Engine:
         self, request: Request, decision: Decision, model: LoadedModel
     ) -> tuple[int, float, NDArray[np.float32] | None]:
         """Row, reference price and vector to score; no vector where `decision.reason` says why there is none."""
-        row, decision.reason = self._apply(request) if request.input == TICK else self._look_up(request, model)
+        if request.input == TICK:
+            row, decision.reason = self._apply(request, decision)
+        else:
+            row, decision.reason = self._look_up(request, decision, model)
         if decision.reason:
             return row, _NAN, None
         if request.input == FEATURES:
@@ -174,7 +242,7 @@ class Engine:
             return row, _NAN, None
         return row, float(self._market.quotes_trades[row, market.PRICE]), store.vectors[row]
 
-    def _apply(self, request: Request) -> tuple[int, int]:
+    def _apply(self, request: Request, decision: Decision) -> tuple[int, int]:
         """Validate a tick and take it in; its row, and 0 or the reason it was rejected for."""
         _check_symbol(request.symbol, "tick.symbol")
         _check_tick(request)
@@ -185,6 +253,7 @@ class Engine:
             if row < 0:
                 return row, _NO_ROW[row]
         settings = self.settings
+        decision.clock_ns = now_ns = 0 if settings.replay else self._clock_ns()
         state = self._market
         verdict = market.apply(
             state.quotes_trades,
@@ -201,11 +270,12 @@ class Engine:
             request.ask,
             request.bid_size,
             request.ask_size,
-            0 if settings.replay else self._clock_ns(),
+            now_ns,
             settings.future_limit_ns,
             settings.stale_limit_ns,
         )
         if verdict == market.ACCEPTED_NEW:
+            decision.applied = True
             if new:
                 self.symbols.keep()
             if request.kind & market.TRADE:
@@ -216,7 +286,7 @@ class Engine:
             return row, 0
         return row, _REJECTED[verdict]
 
-    def _look_up(self, request: Request, model: LoadedModel) -> tuple[int, int]:
+    def _look_up(self, request: Request, decision: Decision, model: LoadedModel) -> tuple[int, int]:
         """Row of a request that brings no tick, and 0 or the reason why it cannot be served."""
         if request.input == FEATURES:
             _check_symbol(request.symbol, "features.symbol")
@@ -232,7 +302,8 @@ class Engine:
             return row, Reason.TICK_UNKNOWN_SYMBOL
         if not self.settings.replay:
             stamp_ns = stamp_ns or int(self._market.stamps[row, market.LAST_TICK_NS])
-            age_ns = self._clock_ns() - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
+            decision.clock_ns = self._clock_ns()
+            age_ns = decision.clock_ns - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
             if age_ns > self.settings.stale_limit_ns:
                 return row, Reason.TICK_STALE
             if -age_ns > self.settings.future_limit_ns:

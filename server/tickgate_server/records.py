@@ -2,10 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.risk.gate import CHECKS
 from tickgate_server.risk.reasons import Action
+
+
+class Stage(IntEnum):
+    """The last stage that a request entered; ENCODING for one that was answered in full."""
+
+    NONE = 0  # refused before the decision was begun: not decodable, or no such model
+    WAITING = 1
+    FEATURES = 2
+    INFERENCE = 3
+    RISK = 4
+    ENCODING = 5
+
 
 # What a request gives to score.
 TICK, FEATURES, SYMBOL = 1, 2, 3
@@ -46,10 +62,17 @@ class Request:
 class Decision:
     """One decision; reused from request to request.
 
-    `scored` says that a model ran and `judged` that the gate was reached; `check_values`, `check_limits` and
-    `check_passes` (1.0 for yes) are in the order of `risk.gate.CHECKS`.
+    `stage` is the last that the request entered, by number of `Stage`; at NONE nothing else here counts. `applied`:
+    its tick changed state. `clock_ns`: the wall clock that was read for it, 0 where none was. `vector`: float32
+    [width], what was scored, a view that is good until the next request. `scored`: a model ran. `judged`: the gate was
+    reached; then `check_values`, `check_limits` and `check_passes` (1.0 for yes) are in the order of
+    `risk.gate.CHECKS`.
     """
 
+    stage: int = 0
+    applied: bool = False
+    clock_ns: int = 0
+    vector: NDArray[np.float32] | None = None
     symbol: str = ""
     model: LoadedModel | None = None
     action: int = _HOLD

@@ -16,11 +16,12 @@ from tests.journal.journal_samples import VECTOR, append, approved, model, overw
 
 from tickgate_server.journal.commands import journal
 from tickgate_server.journal.entries import ControlEntry, DecisionEntry
-from tickgate_server.journal.layout import ControlKind, Stage
+from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.segments import segment_path
 from tickgate_server.journal.verify import verify
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.records import Stage
 
 _ROOT = Path(__file__).parents[2]
 _CHILD = ("-m", "tests.journal.journal_child")

@@ -14,10 +14,10 @@ from tests.journal.journal_samples import VECTOR, append, approved, model, tick
 
 from tickgate_server.journal.entries import ControlEntry, DecisionEntry
 from tickgate_server.journal.errors import ControlTooLarge, JournalClosed, ModelTableFull
-from tickgate_server.journal.layout import DECISION, PAYLOAD_BYTES, ControlKind, Flags, Stage, text
+from tickgate_server.journal.layout import DECISION, PAYLOAD_BYTES, ControlKind, Flags, text
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.writer import JournalWriter
-from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request, Stage
 from tickgate_server.ticks.market import QUOTE, TRADE
 
 _I64 = st.integers(-(2**63), 2**63 - 1)

@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +36,10 @@ class ServerProcess:
         self.events: list[dict[str, Any]] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._ended = False
+        self._journal = tempfile.TemporaryDirectory(prefix="tickgate-journal-")
+        own = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--journal", self._journal.name]
         self.process = subprocess.Popen(
-            [TICKGATE, "serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *arguments],
+            [TICKGATE, "serve", *own, *arguments],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
@@ -94,6 +97,7 @@ class ServerProcess:
             self.process.kill()
             self.process.wait(30)
         self._reader.join(30)
+        self._journal.cleanup()
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def demo(folder: Path | None) -> None:
             f"\nThe final models were fitted on the latest rows, {_LAST_YEAR} among them: what follows shows the way to"
             " a signal, not what it earns. The walk-forward above does that, on rows no model had seen."
         )
-        with _server(console, models) as address:
+        with _server(console, models, place / "journal") as address:
             for index, name in _INDICES.items():
                 answers = place / f"{index}.jsonl"
                 arguments = ["--format", "daily", "--target", address, "--model", name, "--out", str(answers)]
@@ -77,10 +77,10 @@ def _run(console: Console, *arguments: str) -> None:
 
 
 @contextmanager
-def _server(console: Console, models: Path) -> Iterator[str]:
+def _server(console: Console, models: Path, journal: Path) -> Iterator[str]:
     """A server on free ports, its clock that of the ticks; drained on the way out."""
     arguments = ["serve", "--models", str(models), "--clock", "replay", "--listen", "127.0.0.1:0"]
-    arguments += ["--metrics-listen", "127.0.0.1:0"]
+    arguments += ["--metrics-listen", "127.0.0.1:0", "--journal", str(journal)]
     console.print(f"\n[bold]$ tickgate {' '.join(arguments)}[/bold]", highlight=False, soft_wrap=True)
     environment = {**os.environ, "TICKGATE_LOG__FORMAT": "json"}
     command = _command(*arguments)

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tickgate_server.journal.layout import CONTROL, ControlKind, Flags, RecordKind, Stage, text
+from tickgate_server.journal.layout import CONTROL, ControlKind, Flags, RecordKind, text
 from tickgate_server.journal.segments import Rows
-from tickgate_server.records import FEATURES, SYMBOL, TICK
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Stage
 from tickgate_server.risk.reasons import Action, Reason
 from tickgate_server.ticks.market import QUOTE, TRADE
 

@@ -51,17 +51,6 @@ class ControlKind(IntEnum):
     CONTROL_BLOCK = 10  # values that the observer handed back
 
 
-class Stage(IntEnum):
-    """The last stage that a request entered; ENCODING for one that was answered in full."""
-
-    NONE = 0  # refused before the decision was begun: not decodable, or no such model
-    WAITING = 1
-    FEATURES = 2
-    INFERENCE = 3
-    RISK = 4
-    ENCODING = 5
-
-
 class Flags(IntFlag):
     """What a record could not say as it was given, and what else is to know of it."""
 

@@ -39,12 +39,11 @@ from tickgate_server.journal.layout import (
     VECTOR_WIDTH,
     ControlKind,
     RecordKind,
-    Stage,
     packer,
 )
 from tickgate_server.journal.rotation import SegmentedFolder
 from tickgate_server.models.loading import LoadedModel
-from tickgate_server.records import FEATURES, TICK, Decision, Request
+from tickgate_server.records import FEATURES, TICK, Decision, Request, Stage
 from tickgate_server.ticks.market import QUOTE, TRADE
 
 # A control takes at most so many records: 2.7 MB of JSON.

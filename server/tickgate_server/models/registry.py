@@ -29,6 +29,7 @@ class ModelRegistry:
     Attributes:
         models: Every loaded version, by name, then ascending.
         refused: Every version that was not, with its reason.
+        default: Name of the default model; empty: none.
     """
 
     def __init__(self, models: Iterable[LoadedModel], refused: Iterable[Refused] = (), default: str = "") -> None:
@@ -42,7 +43,7 @@ class ModelRegistry:
         names = {model.name for model in self.models}
         if not default and len(names) == 1:
             default = next(iter(names))
-        self._default = default
+        self.default = default
         if default in self._references:
             self._references[""] = self._references[default]
         elif default and isinstance(why := self._why_not(default), ModelNotFound):
@@ -66,7 +67,7 @@ class ModelRegistry:
             raise self._why_not(reference) from None
 
     def _why_not(self, reference: str) -> ModelNotFound | ModelNotLoaded:
-        meant = reference or self._default
+        meant = reference or self.default
         for refused in reversed(self.refused):
             of_name = {refused.name, f"{refused.name}@{PRODUCTION}"}
             if meant == f"{refused.name}:{refused.version}" or meant in of_name:

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import Engine
 from tickgate_server.errors import FieldInvalid
+from tickgate_server.journal.errors import JournalError
 from tickgate_server.records import Decision, Request
 from tickgate_server.rpc.codec import STREAM_ITEMS, Encoder, budget_ns, decode
 from tickgate_server.rpc.status import Status, status_of
@@ -25,7 +26,10 @@ def remaining_ns(remaining_s: float | None) -> int:
 
 
 class Answers:
-    """Answers to `Predict` and `PredictStream` over one engine, from bytes to bytes; one thread at a time."""
+    """Answers to `Predict` and `PredictStream` over one engine, from bytes to bytes; one thread at a time.
+
+    Each request that arrives here is journaled once, with what became of it, before its answer leaves.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -45,8 +49,8 @@ class Answers:
         try:
             message = pb.PredictRequest.FromString(data)
         except DecodeError as error:
-            return self._failed(FieldInvalid("request", "a tickgate.v1.PredictRequest", str(error)))
-        answer = self._decide(message, arrival_ns, deadline_ns)
+            return self._unreadable(FieldInvalid("request", "a tickgate.v1.PredictRequest", str(error)))
+        answer = self._answer(message, arrival_ns, deadline_ns)
         return answer if isinstance(answer, Status) else answer.SerializeToString()
 
     def predict_stream(self, data: bytes, arrival_ns: int, deadline_ns: int) -> Generator[None, None, bytes | Status]:
@@ -58,37 +62,61 @@ class Answers:
         try:
             message = pb.PredictStreamRequest.FromString(data)
         except DecodeError as error:
-            return self._failed(FieldInvalid("request", "a tickgate.v1.PredictStreamRequest", str(error)))
+            return self._unreadable(FieldInvalid("request", "a tickgate.v1.PredictStreamRequest", str(error)))
         if len(message.requests) > STREAM_ITEMS:
-            return self._failed(FieldInvalid("requests", f"at most {STREAM_ITEMS} a message", len(message.requests)))
+            return self._unreadable(
+                FieldInvalid("requests", f"at most {STREAM_ITEMS} a message", len(message.requests))
+            )
         answer = pb.PredictStreamResponse()
         for index, request in enumerate(message.requests):
             if index and index % TURN_ITEMS == 0:
                 yield
             result = answer.results.add(request_id=request.request_id)
-            decided = self._decide(request, arrival_ns, deadline_ns)
-            if isinstance(decided, Status):
-                result.code = decided.number
-                result.message = decided.message
+            response = self._answer(request, arrival_ns, deadline_ns)
+            if isinstance(response, Status):
+                result.code = response.number
+                result.message = response.message
             else:
-                result.response.CopyFrom(decided)
+                result.response.CopyFrom(response)
         return answer.SerializeToString()
 
-    def _decide(self, message: pb.PredictRequest, arrival_ns: int, deadline_ns: int) -> pb.PredictResponse | Status:
-        """The response, good until the next call, or the status."""
+    def _answer(self, message: pb.PredictRequest, arrival_ns: int, deadline_ns: int) -> pb.PredictResponse | Status:
+        """The response, good until the next call, or the status; journaled."""
         request = self._request
         decision = self._decision
+        decision.stage = 0
         try:
             decode(message, request)
             request.arrival_ns = arrival_ns
             request.budget_ns = budget_ns(message.budget_us, deadline_ns)
             self._engine.decide(request, decision)
+            response = self._encoder.encode(decision, message.request_id)
+            self._engine.check_budget(request, decision)
         except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status, none is lost
-            return self._failed(error)
+            return self._failed(error, message.request_id)
+        try:
+            self._engine.record(request, decision, request_id=message.request_id, status=0)
+        except JournalError as error:  # what cannot be journaled is not answered
+            return self._counted(status_of(error))
         self._statuses[0] += 1
-        return self._encoder.encode(decision, message.request_id)
+        return response
 
-    def _failed(self, error: Exception) -> Status:
+    def _unreadable(self, error: FieldInvalid) -> Status:
+        """The status of a message in which no request was found."""
+        self._request.input = 0
+        self._request.model = ""
+        self._request.budget_ns = 0
+        self._decision.stage = 0
+        return self._failed(error, "")
+
+    def _failed(self, error: Exception, request_id: str) -> Status:
         failed = status_of(error)
-        self._statuses[failed.number] += 1
-        return failed
+        try:
+            self._engine.record(self._request, self._decision, request_id=request_id, status=failed.number)
+        except JournalError as unwritten:
+            failed = status_of(unwritten)
+        return self._counted(failed)
+
+    def _counted(self, status: Status) -> Status:
+        self._statuses[status.number] += 1
+        return status

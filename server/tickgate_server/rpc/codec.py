@@ -23,9 +23,10 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
     Raises:
         FieldInvalid: `request_id` is too long.
     """
+    request.input = 0  # what of the request before is left does not count
+    request.model = message.model
     if len(message.request_id) > REQUEST_ID_BYTES // 4 and len(message.request_id.encode()) > REQUEST_ID_BYTES:
         raise FieldInvalid("request_id", f"up to {REQUEST_ID_BYTES} bytes of UTF-8", message.request_id)
-    request.model = message.model
     given = message.WhichOneof("input")
     if given == "tick":
         tick = message.tick
@@ -58,9 +59,6 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
     elif given == "symbol":
         request.input = SYMBOL
         request.symbol = message.symbol
-    else:
-        request.input = 0
-        request.symbol = ""
 
 
 class ResponseForm:

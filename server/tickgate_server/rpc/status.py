@@ -7,6 +7,7 @@ import grpc
 import structlog
 
 from tickgate_server.errors import BudgetSpent, FieldInvalid
+from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.errors import ModelNotFound, ModelNotLoaded
 
 _LOG = structlog.get_logger()
@@ -17,6 +18,10 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+# Groups of errors that share a code.
+_CODES_OF_ROOTS: dict[type[Exception], grpc.StatusCode] = {JournalError: grpc.StatusCode.UNAVAILABLE}
 
 
 class Status(NamedTuple):
@@ -40,6 +45,10 @@ def status_of(error: Exception) -> Status:
     code = _CODES.get(type(error))
     if code is not None:
         return Status(code, str(error))
+    for root, shared in _CODES_OF_ROOTS.items():
+        if isinstance(error, root):
+            _LOG.error("request refused", why=str(error))
+            return Status(shared, "the journal cannot be written, and nothing is answered unjournaled")
     fault = uuid.uuid4().hex[:12]
     _LOG.error("request failed", fault=fault, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, f"internal error {fault}; the server's log has it under this id")

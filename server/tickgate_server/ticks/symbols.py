@@ -16,13 +16,14 @@ class SymbolTable:
     At most `capacity` rows; a symbol beyond them is refused (`FULL`), those known are served on.
 
     Attributes:
+        universe: As given.
         contracts: float64 [capacity, TERMS]; tick size, lot, minimum size and multiplier by row.
     """
 
     def __init__(self, universe: Universe, capacity: int) -> None:
         if len(universe.instruments) > capacity:
             raise ValueError(f"{len(universe.instruments)} instruments, and capacity for {capacity} symbols")
-        self._universe = universe
+        self.universe = universe
         self._capacity = capacity
         self._rows: dict[str, int] = {}
         self._candidate: Instrument | None = None
@@ -39,7 +40,7 @@ class SymbolTable:
 
     def offer(self, symbol: str) -> int:
         """The row that a new symbol would get: it is kept only by `keep`. `UNKNOWN` in a closed universe, or `FULL`."""
-        instrument = self._universe.find(symbol)
+        instrument = self.universe.find(symbol)
         if instrument is None:
             return UNKNOWN
         if len(self._rows) == self._capacity:
