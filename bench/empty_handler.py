@@ -10,6 +10,7 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.rpc.completion_queue import QueueListener
 from tickgate_server.rpc.listener import ListenerSettings
+from tickgate_server.rpc.topology import Topology
 
 
 class Nothing:
@@ -35,7 +36,7 @@ def main() -> None:
     address, answer = sys.argv[1:]
     listener = QueueListener(Engine(EngineSettings(), ModelRegistry([])), ListenerSettings(address))
     listener._answers = Nothing(bytes.fromhex(answer))  # type: ignore[assignment]  # noqa: SLF001
-    listener.run(lambda _: None, lambda: None)
+    listener.run(lambda address: Topology("", (address,), 0), lambda _: None, lambda: None)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ServerUnavailable,
         Unauthenticated,
         UpdateConflict,
+        WrongWorker,
         error_of_result,
     )
     from tickgate_client.client import SignalClient
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
     from tickgate_client.latency import LatencyRecorder, LatencySummary, Percentiles
     from tickgate_client.readers import read_ticks, reader_names
     from tickgate_client.replay import ReplayAnswer, ReplayResult
+    from tickgate_client.routes import Routes
+    from tickgate_client.routing import RoutedSignalClient
+    from tickgate_client.routing_aio import AsyncRoutedSignalClient
     from tickgate_client.ticks import read_csv, write_csv
 
 __all__ = [
+    "AsyncRoutedSignalClient",
     "AsyncSignalClient",
     "BadTickFile",
     "CallCancelled",
@@ -52,6 +57,8 @@ __all__ = [
     "PermissionDenied",
     "ReplayAnswer",
     "ReplayResult",
+    "RoutedSignalClient",
+    "Routes",
     "ServerFault",
     "ServerUnavailable",
     "SignalClient",
@@ -59,6 +66,7 @@ __all__ = [
     "Unauthenticated",
     "UnknownTickReader",
     "UpdateConflict",
+    "WrongWorker",
     "error_of_result",
     "read_csv",
     "read_ticks",
@@ -67,6 +75,9 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "AsyncRoutedSignalClient": "routing_aio",
+    "RoutedSignalClient": "routing",
+    "Routes": "routes",
     "AsyncSignalClient": "aio",
     "SignalClient": "client",
     "LatencyRecorder": "latency",

@@ -16,16 +16,21 @@ from typing import Self
 import grpc
 from grpc import aio
 
-from tickgate.v1 import signal_pb2
+from tickgate.v1 import signal_pb2, topology_pb2
 from tickgate.v1.signal_pb2_grpc import SignalServiceStub
+from tickgate.v1.topology_pb2_grpc import TopologyServiceStub
 from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call
 from tickgate_client.latency import LatencyRecorder
 from tickgate_client.options import CHANNEL_OPTIONS, STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
 from tickgate_client.stream import StreamLedger
 
+# What grpc.aio makes of a stream that the server ends while a message is being written: the server's own status, that
+# it drains for example, is lost then.
+_WRITE_FAILED = "Internal error from Core"
+
 
 class AsyncSignalClient:
-    """Asks one server for signals, over one connection; belongs to the event loop that runs when it is made.
+    """Asks one process of a server for signals, over one connection; belongs to the event loop that it is made in.
 
     Arguments, defaults and errors are those of SignalClient.
     """
@@ -51,6 +56,7 @@ class AsyncSignalClient:
         stub = SignalServiceStub(self._channel)
         self._predict = stub.Predict
         self._predict_stream = stub.PredictStream
+        self._get_topology = TopologyServiceStub(self._channel).GetTopology
 
     async def connect(self, timeout_s: float = 5.0) -> None:
         """Wait until the connection stands, so that the first call does not pay for it.
@@ -79,6 +85,10 @@ class AsyncSignalClient:
         request = self._defaults.request(
             what, model=model, budget_us=budget_us, deadline_s=deadline_s, request_id=request_id
         )
+        return await self.ask(request, deadline_s)
+
+    async def ask(self, request: signal_pb2.PredictRequest, deadline_s: float) -> signal_pb2.PredictResponse:
+        """Send one request as it is; `predict` makes it from its parts."""
         sent_ns = time.perf_counter_ns()
         try:
             response = await self._predict(request, timeout=deadline_s)
@@ -106,6 +116,15 @@ class AsyncSignalClient:
         shape = StreamShape(batch, in_flight, self._defaults.deadline_of(deadline_s), stream_deadline_s)
         return self._drive(requests, shape)
 
+    async def topology(self, deadline_s: float | None = None) -> topology_pb2.GetTopologyResponse:
+        """Ask which worker of the server serves which symbol; raises a CallError by the answer's status."""
+        try:
+            return await self._get_topology(
+                topology_pb2.GetTopologyRequest(), timeout=self._defaults.deadline_of(deadline_s)
+            )
+        except grpc.RpcError as error:
+            raise error_of_call(error) from error
+
     async def close(self) -> None:
         """Close the connection; calls under way end with asyncio.CancelledError, as grpc.aio has it."""
         await self._channel.close(None)
@@ -123,28 +142,32 @@ class AsyncSignalClient:
         requests: Iterable[signal_pb2.PredictRequest] | AsyncIterable[signal_pb2.PredictRequest],
         shape: StreamShape,
     ) -> AsyncIterator[signal_pb2.PredictStreamResult]:
-        ledger = StreamLedger(self.latency, shape.in_flight)
-        call = self._predict_stream(None, timeout=shape.stream_deadline_s)
-        stream = _BoundedStream(call, ledger, shape.deadline_s)
+        stream = self.open_stream(shape)
         try:
-            async for chunk in _chunks(requests, shape.batch):
-                message = signal_pb2.PredictStreamRequest()
-                for request in chunk:
-                    self._defaults.add_to(message, request, shape.deadline_s)
-                await stream.send(message)
-                if ledger.full:
-                    for result in await stream.next_results():
+            async for chunk in chunks(requests, shape.batch):
+                await stream.send(self._defaults.message(chunk, shape.deadline_s))
+                if stream.ledger.full:
+                    for result in await stream.receive():
                         yield result
-            await call.done_writing()
-            while ledger.waiting:
-                for result in await stream.next_results():
+            await stream.finish()
+            while stream.ledger.waiting:
+                for result in await stream.receive():
                     yield result
         finally:
-            call.cancel()
+            stream.close()
+
+    def open_stream(self, shape: StreamShape) -> AsyncOpenStream:
+        """A stream to drive by hand; `predict_stream` drives one. Close it."""
+        call = self._predict_stream(None, timeout=shape.stream_deadline_s)
+        return AsyncOpenStream(call, StreamLedger(self.latency, shape.in_flight), shape.deadline_s)
 
 
-class _BoundedStream:
-    """Sends and reads messages of one call, each within the deadline; gRPC's own is the whole stream's."""
+class AsyncOpenStream:
+    """One PredictStream under way: each message is sent and read within the deadline; gRPC's own is the whole stream's.
+
+    Attributes:
+        ledger: What was sent and has no answer yet.
+    """
 
     def __init__(
         self,
@@ -152,12 +175,13 @@ class _BoundedStream:
         ledger: StreamLedger,
         deadline_s: float,
     ) -> None:
+        self.ledger = ledger
         self._call = call
-        self._ledger = ledger
         self._deadline_s = deadline_s
 
     async def send(self, message: signal_pb2.PredictStreamRequest) -> None:
-        self._ledger.sending(message)
+        """Send a message; it must not change until it is answered."""
+        self.ledger.sending(message)
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._call.write(message)
@@ -167,30 +191,44 @@ class _BoundedStream:
             # The stream is over. Reading tells how, after any answers that came before its end.
             return
         except grpc.RpcError as error:
-            self._ledger.ended()
+            self.ledger.ended()
+            if error.code() is grpc.StatusCode.INTERNAL and error.details() == _WRITE_FAILED:
+                raise ServerUnavailable(
+                    "the stream ended while a message was being sent", status_code=grpc.StatusCode.UNAVAILABLE
+                ) from error
             raise error_of_call(error) from error
 
-    async def next_results(self) -> Sequence[signal_pb2.PredictStreamResult]:
+    async def receive(self) -> Sequence[signal_pb2.PredictStreamResult]:
+        """Wait for the answer to the oldest message; raises a CallError if the stream ended badly."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 response = await self._call.read()
         except TimeoutError as error:
             raise self._overdue("no answer on the stream") from error
         except grpc.RpcError as error:
-            self._ledger.ended()
+            self.ledger.ended()
             raise error_of_call(error) from error
         if not isinstance(response, signal_pb2.PredictStreamResponse):
-            raise self._ledger.ended_early()
-        return self._ledger.answered(response)
+            raise self.ledger.ended_early()
+        return self.ledger.answered(response)
+
+    async def finish(self) -> None:
+        """Say that no more is sent."""
+        await self._call.done_writing()
+
+    def close(self) -> None:
+        """End the stream, whatever it waits for."""
+        self._call.cancel()
 
     def _overdue(self, what: str) -> DeadlineExceeded:
-        self._ledger.ended()
+        self.ledger.ended()
         return DeadlineExceeded(f"{what} within {self._deadline_s:g} s", status_code=grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-async def _chunks(
+async def chunks(
     requests: Iterable[signal_pb2.PredictRequest] | AsyncIterable[signal_pb2.PredictRequest], size: int
 ) -> AsyncIterator[list[signal_pb2.PredictRequest]]:
+    """The requests in lists of that size, the last one shorter."""
     chunk: list[signal_pb2.PredictRequest] = []
     if isinstance(requests, AsyncIterable):
         async for request in requests:

@@ -14,6 +14,9 @@ from tickgate_client.errors import TickgateError
 # The server names a field first: `tick.trade.price: must be > 0`.
 _FIELD_FIRST = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+|\[\d+\])*):\s")
 
+# What the contract has a FAILED_PRECONDITION begin with that is about the symbol and not the model.
+_WRONG_WORKER = re.compile(r"symbol: expected worker (\d+) of (\d+)")
+
 
 class CallError(TickgateError):
     """A call, or one item of a stream, that got no signal.
@@ -57,6 +60,20 @@ class ModelNotFound(CallError):
 
 class ModelNotLoaded(CallError):
     """The model exists and is not loaded; `model` is what was asked for."""
+
+
+class WrongWorker(CallError):
+    """Another worker of the server has the symbol, and nothing was applied: the caller's topology is out of date.
+
+    Attributes:
+        worker: Index of the worker that has it.
+        workers: How many the server has.
+    """
+
+    def __init__(self, message: str, *, status_code: grpc.StatusCode, request_id: str = "", model: str = "") -> None:
+        super().__init__(message, status_code=status_code, request_id=request_id, model=model)
+        named = _WRONG_WORKER.match(message)
+        self.worker, self.workers = (int(named.group(1)), int(named.group(2))) if named else (-1, 0)
 
 
 class DeadlineExceeded(CallError):
@@ -115,7 +132,7 @@ ERROR_OF_STATUS: Mapping[grpc.StatusCode, type[CallError]] = MappingProxyType(
         grpc.StatusCode.DATA_LOSS: ServerFault,
     }
 )
-"""The one table from gRPC status to error; every status but OK is in it."""
+"""The one table from gRPC status to error; every status but OK is in it. `WrongWorker` is told by its text besides."""
 
 _STATUS_OF_NUMBER: Mapping[int, grpc.StatusCode] = MappingProxyType(
     {status.value[0]: status for status in grpc.StatusCode}
@@ -129,6 +146,8 @@ def status_of(number: int) -> grpc.StatusCode:
 
 def error_of_status(status_code: grpc.StatusCode, message: str, *, request_id: str = "", model: str = "") -> CallError:
     """The error for a status other than OK (KeyError for OK)."""
+    if status_code is grpc.StatusCode.FAILED_PRECONDITION and _WRONG_WORKER.match(message):
+        return WrongWorker(message, status_code=status_code, request_id=request_id, model=model)
     return ERROR_OF_STATUS[status_code](message, status_code=status_code, request_id=request_id, model=model)
 
 
@@ -137,7 +156,7 @@ def error_of_call(error: grpc.RpcError, request: signal_pb2.PredictRequest | Non
 
     Args:
         error: What grpc or grpc.aio raised.
-        request: What was asked; None for a stream as a whole.
+        request: What was asked; None for a stream as a whole, or for another method.
     """
     message = error.details() or "the call ended without a text"
     if request is None:

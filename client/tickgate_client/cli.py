@@ -21,6 +21,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "Look at a folder of model packages.",
+        "observe": "Follow a journal: serve its metrics and write its control block.",
         "predict": "Ask a server for one signal.",
         "replay": "Decide again what a journal recorded, and compare bit for bit.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",

@@ -11,14 +11,15 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from tickgate.v1 import signal_pb2
+from tickgate.v1 import signal_pb2, topology_pb2
 from tickgate.v1.signal_pb2_grpc import SignalServiceStub
+from tickgate.v1.topology_pb2_grpc import TopologyServiceStub
 from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call
 from tickgate_client.latency import LatencyRecorder
 from tickgate_client.options import CHANNEL_OPTIONS, STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
@@ -26,9 +27,10 @@ from tickgate_client.stream import StreamLedger
 
 
 class SignalClient:
-    """Asks one server for signals, over one connection. Safe to use from several threads.
+    """Asks one process of a server for signals, over one connection. Safe to use from several threads.
 
-    Every call carries a deadline and a budget, is sent once, and is recorded in `latency`.
+    A server with several workers is asked through `routing.RoutedSignalClient`. Every call carries a deadline and a
+    budget, is sent once, and is recorded in `latency`.
 
     Args:
         target: `host:port`, `unix:/path`, or any name that gRPC resolves.
@@ -60,6 +62,7 @@ class SignalClient:
         stub = SignalServiceStub(self._channel)
         self._predict = stub.Predict
         self._predict_stream = stub.PredictStream
+        self._get_topology = TopologyServiceStub(self._channel).GetTopology
 
     def connect(self, timeout_s: float = 5.0) -> None:
         """Wait until the connection stands, so that the first call does not pay for it.
@@ -100,6 +103,10 @@ class SignalClient:
         request = self._defaults.request(
             what, model=model, budget_us=budget_us, deadline_s=deadline_s, request_id=request_id
         )
+        return self.ask(request, deadline_s)
+
+    def ask(self, request: signal_pb2.PredictRequest, deadline_s: float) -> signal_pb2.PredictResponse:
+        """Send one request as it is; `predict` makes it from its parts."""
         sent_ns = time.perf_counter_ns()
         try:
             response = self._predict(request, timeout=deadline_s)
@@ -138,6 +145,13 @@ class SignalClient:
         shape = StreamShape(batch, in_flight, self._defaults.deadline_of(deadline_s), stream_deadline_s)
         return self._drive(iter(requests), shape)
 
+    def topology(self, deadline_s: float | None = None) -> topology_pb2.GetTopologyResponse:
+        """Ask which worker of the server serves which symbol; raises a CallError by the answer's status."""
+        try:
+            return self._get_topology(topology_pb2.GetTopologyRequest(), timeout=self._defaults.deadline_of(deadline_s))
+        except grpc.RpcError as error:
+            raise error_of_call(error) from error
+
     def close(self) -> None:
         """Close the connection; calls under way end with CallCancelled."""
         self._channel.close()
@@ -153,28 +167,57 @@ class SignalClient:
     def _drive(
         self, requests: Iterator[signal_pb2.PredictRequest], shape: StreamShape
     ) -> Iterator[signal_pb2.PredictStreamResult]:
-        # gRPC takes a stream's messages on a thread of its own. The caller's iterable is read here, on the caller's
-        # thread, where its errors belong, and only messages are handed over.
-        outbox: queue.SimpleQueue[signal_pb2.PredictStreamRequest | None] = queue.SimpleQueue()
-        ledger = StreamLedger(self.latency, shape.in_flight)
-        call: Any = self._predict_stream(iter(outbox.get, None), timeout=shape.stream_deadline_s)
-        watch = _AnswerWatch(call, shape.deadline_s)
+        stream = self.open_stream(shape)
         try:
             while chunk := list(itertools.islice(requests, shape.batch)):
-                message = signal_pb2.PredictStreamRequest()
-                for request in chunk:
-                    self._defaults.add_to(message, request, shape.deadline_s)
-                ledger.sending(message)
-                outbox.put(message)
-                if ledger.full:
-                    yield from ledger.answered(watch.next_answer(ledger))
-            outbox.put(None)
-            while ledger.waiting:
-                yield from ledger.answered(watch.next_answer(ledger))
+                stream.send(self._defaults.message(chunk, shape.deadline_s))
+                if stream.ledger.full:
+                    yield from stream.receive()
+            stream.finish()
+            while stream.ledger.waiting:
+                yield from stream.receive()
         finally:
-            outbox.put(None)
-            call.cancel()
-            watch.stop()
+            stream.close()
+
+    def open_stream(self, shape: StreamShape) -> OpenStream:
+        """A stream to drive by hand; `predict_stream` drives one. Close it."""
+        return OpenStream(self._predict_stream, StreamLedger(self.latency, shape.in_flight), shape)
+
+
+class OpenStream:
+    """One PredictStream under way.
+
+    gRPC takes a stream's messages on a thread of its own. The caller's requests are read on the caller's thread, where
+    their errors belong, and only messages are handed over.
+
+    Attributes:
+        ledger: What was sent and has no answer yet.
+    """
+
+    def __init__(self, method: Any, ledger: StreamLedger, shape: StreamShape) -> None:
+        self.ledger = ledger
+        self._outbox: queue.SimpleQueue[signal_pb2.PredictStreamRequest | None] = queue.SimpleQueue()
+        self._call: Any = method(iter(self._outbox.get, None), timeout=shape.stream_deadline_s)
+        self._watch = _AnswerWatch(self._call, shape.deadline_s)
+
+    def send(self, message: signal_pb2.PredictStreamRequest) -> None:
+        """Send a message; it must not change until it is answered."""
+        self.ledger.sending(message)
+        self._outbox.put(message)
+
+    def receive(self) -> Sequence[signal_pb2.PredictStreamResult]:
+        """Wait for the answer to the oldest message; raises a CallError if the stream ended badly."""
+        return self.ledger.answered(self._watch.next_answer(self.ledger))
+
+    def finish(self) -> None:
+        """Say that no more is sent."""
+        self._outbox.put(None)
+
+    def close(self) -> None:
+        """End the stream, whatever it waits for."""
+        self._outbox.put(None)
+        self._call.cancel()
+        self._watch.stop()
 
 
 class _AnswerWatch:

@@ -20,11 +20,14 @@ from tickgate_client.options import MAX_BATCH, MAX_IN_FLIGHT, Input
 from tickgate_client.readers import read_ticks
 from tickgate_client.replay import ReplayAnswer, answer_json, replay
 from tickgate_client.report import show_replay, show_response
+from tickgate_client.routing import RoutedSignalClient
 from tickgate_client.ticks import AGGRESSOR_SIDES
+from tickgate_client.tls import read_credentials
 
 _REFRESH_NS = 250_000_000
 
 _POSITIVE_MS = click.FloatRange(min=0, min_open=True)
+_PEM = click.Path(dir_okay=False, path_type=Path)
 
 
 def _call_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,6 +59,18 @@ def _call_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="Longest wait for the connection, in seconds.",
             ),
+            click.option(
+                "--routed",
+                is_flag=True,
+                help="The server has several workers: ask each symbol's own, over a connection to each.",
+            ),
+            click.option(
+                "--tls-ca", type=_PEM, help="Speak TLS, with a server whose certificate these PEM ones signed."
+            ),
+            click.option(
+                "--tls-certificate", type=_PEM, help="Own certificate, for a server that asks for one (mTLS)."
+            ),
+            click.option("--tls-key", type=_PEM, help="Its private key."),
         )
     ):
         command = option(command)
@@ -90,6 +105,10 @@ def predict(
     budget_us: int,
     deadline_ms: float,
     connect_timeout_s: float,
+    routed: bool,
+    tls_ca: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
     symbol: str,
     price: float | None,
     size: float | None,
@@ -120,9 +139,16 @@ def predict(
         raise click.UsageError("a quote is --bid, --ask, --bid-size and --ask-size together")
     what: Input = tick if tick.HasField("trade") or tick.HasField("quote") else symbol
 
+    kind = RoutedSignalClient if routed else SignalClient
     with (
         _one_line_errors(),
-        SignalClient(target, deadline_s=deadline_ms / 1e3, budget_us=budget_us, model=model) as client,
+        kind(
+            target,
+            deadline_s=deadline_ms / 1e3,
+            budget_us=budget_us,
+            model=model,
+            channel_credentials=read_credentials(tls_ca, tls_certificate, tls_key),
+        ) as client,
     ):
         client.connect(connect_timeout_s)
         response = client.predict(what, request_id=request_id)
@@ -177,6 +203,10 @@ def replay_ticks(
     budget_us: int,
     deadline_ms: float,
     connect_timeout_s: float,
+    routed: bool,
+    tls_ca: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
     stream: bool,
     batch: int,
     in_flight: int,
@@ -187,8 +217,8 @@ def replay_ticks(
     """Send recorded ticks through a server; count answers and latencies.
 
     SOURCE is a file, or what the format takes for one: `sp500:2018` for daily. Ticks go in the source's order over one
-    connection, one at a time unless --in-flight says otherwise. Exits with 0 if every tick was answered (HOLD is an
-    answer), else with 1.
+    connection (with --routed, one to each worker), one at a time unless --in-flight says otherwise. Exits with 0 if
+    every tick was answered (HOLD is an answer), else with 1.
     """
     if not stream and (batch > 1 or in_flight > 1):
         raise click.UsageError("--batch and --in-flight are for --stream: one Predict carries one tick")
@@ -216,6 +246,8 @@ def replay_ticks(
             in_flight=in_flight,
             limit=limit,
             connect_timeout_s=connect_timeout_s,
+            channel_credentials=read_credentials(tls_ca, tls_certificate, tls_key),
+            routed=routed,
             on_answer=on_answer if observers else None,
         )
     show_replay(Console(), result)

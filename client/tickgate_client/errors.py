@@ -5,6 +5,7 @@
     │   ├── InvalidRequest(field)                        INVALID_ARGUMENT, OUT_OF_RANGE
     │   ├── ModelNotFound(model)                         NOT_FOUND
     │   ├── ModelNotLoaded(model)                        FAILED_PRECONDITION
+    │   ├── WrongWorker(worker, workers)                 FAILED_PRECONDITION that names a worker
     │   ├── DeadlineExceeded                             DEADLINE_EXCEEDED
     │   ├── Overloaded                                   RESOURCE_EXHAUSTED
     │   ├── ServerUnavailable                            UNAVAILABLE: draining, or no connection
@@ -22,7 +23,7 @@
 Those with a gRPC status live in `call_errors`: the command line must not import gRPC before a verb has set it up.
 
 A signal to HOLD is an answer, not an error. No error is retried here: on the trading path the caller decides
-what a late order is worth.
+what a late order is worth. The one exception is a routed client's WrongWorker, where nothing was applied.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tickgate.v1 import market_pb2, signal_pb2
@@ -93,16 +94,19 @@ class CallDefaults:
             request.symbol = what
         return request
 
-    def add_to(
-        self, message: signal_pb2.PredictStreamRequest, request: signal_pb2.PredictRequest, deadline_s: float
-    ) -> None:
-        """Append a copy of a request, with the defaults where it leaves model or budget empty."""
-        item = message.requests.add()
-        item.CopyFrom(request)
-        if not item.model:
-            item.model = self.model
-        if not item.budget_us:
-            item.budget_us = self.budget_of(None, deadline_s)
+    def message(
+        self, requests: Iterable[signal_pb2.PredictRequest], deadline_s: float
+    ) -> signal_pb2.PredictStreamRequest:
+        """One message of a stream: copies of the requests, with the defaults where they leave model or budget empty."""
+        message = signal_pb2.PredictStreamRequest()
+        for request in requests:
+            item = message.requests.add()
+            item.CopyFrom(request)
+            if not item.model:
+                item.model = self.model
+            if not item.budget_us:
+                item.budget_us = self.budget_of(None, deadline_s)
+        return message
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from tickgate_client.call_errors import CallError, status_of
 from tickgate_client.client import SignalClient
 from tickgate_client.errors import ContractBroken
 from tickgate_client.latency import LatencySummary
+from tickgate_client.routing import RoutedSignalClient
 
 _OK = grpc.StatusCode.OK.name
 
@@ -90,9 +91,10 @@ def replay(
     limit: int | None = None,
     connect_timeout_s: float = 5.0,
     channel_credentials: grpc.ChannelCredentials | None = None,
+    routed: bool = False,
     on_answer: Callable[[ReplayAnswer], None] | None = None,
 ) -> ReplayResult:
-    """Send ticks in order over one connection, and count the answers.
+    """Send ticks in order, and count the answers.
 
     The server should run with its clock checks off (replay mode), or recorded ticks are stale.
 
@@ -108,6 +110,7 @@ def replay(
         limit: Ticks to send at most.
         connect_timeout_s: Longest wait for the connection, in seconds.
         channel_credentials: None: plain text.
+        routed: Each tick to its symbol's worker, over a connection to each of the server's workers.
         on_answer: Called with each answer in order, between two sends: what it takes is not in the latencies while
             one message is in flight, and slows the replay.
 
@@ -117,7 +120,8 @@ def replay(
     tally = _Tally(on_answer)
     numbered = tally.count_sent(itertools.islice(ticks, limit))
     stream_error: CallError | ContractBroken | None = None
-    with SignalClient(
+    kind = RoutedSignalClient if routed else SignalClient
+    with kind(
         target, deadline_s=deadline_s, budget_us=budget_us, model=model, channel_credentials=channel_credentials
     ) as client:
         client.connect(connect_timeout_s)
@@ -131,8 +135,9 @@ def replay(
             _replay_unary(client, numbered, tally)
         elapsed_s = (time.perf_counter_ns() - started_ns) / 1e9
         latency = client.latency.summary()
+        connections = len(client.routes.targets) if isinstance(client, RoutedSignalClient) else 1
     return ReplayResult(
-        load_shape=load_shape(stream=stream, batch=batch, in_flight=in_flight),
+        load_shape=load_shape(stream=stream, batch=batch, in_flight=in_flight, connections=connections),
         sent=tally.sent,
         answered=tally.by_status[_OK],
         by_status=dict(tally.by_status),
@@ -144,12 +149,13 @@ def replay(
     )
 
 
-def load_shape(*, stream: bool, batch: int, in_flight: int) -> str:
+def load_shape(*, stream: bool, batch: int, in_flight: int, connections: int = 1) -> str:
     """How a replay asks, in words: a latency without it says nothing."""
+    over = "1 connection" if connections == 1 else f"{connections} connections"
     if not stream:
-        return "unary, 1 in flight, 1 connection"
+        return f"unary, 1 in flight, {over}"
     per_message = "1 tick a message" if batch == 1 else f"{batch} ticks a message"
-    return f"stream, {in_flight} in flight, 1 connection, {per_message}"
+    return f"stream, {in_flight} in flight, {over}, {per_message}"
 
 
 def answer_json(answer: ReplayAnswer) -> str:
@@ -223,7 +229,9 @@ class _Tally:
             self._on_answer(answer)
 
 
-def _replay_unary(client: SignalClient, ticks: Iterable[tuple[int, market_pb2.Tick]], tally: _Tally) -> None:
+def _replay_unary(
+    client: SignalClient | RoutedSignalClient, ticks: Iterable[tuple[int, market_pb2.Tick]], tally: _Tally
+) -> None:
     for index, tick in ticks:
         try:
             response = client.predict(tick, request_id=str(index))
@@ -234,7 +242,7 @@ def _replay_unary(client: SignalClient, ticks: Iterable[tuple[int, market_pb2.Ti
 
 
 def _replay_stream(
-    client: SignalClient,
+    client: SignalClient | RoutedSignalClient,
     ticks: Iterable[tuple[int, market_pb2.Tick]],
     tally: _Tally,
     *,

@@ -42,7 +42,13 @@ class ServerSection(_Section):
     """Listeners and their bounds."""
 
     listen: str = "127.0.0.1:50051"
-    """Data listener: `host:port` or `unix:/path`. Port 0 takes a free one, which the log names."""
+    """Data listener: `host:port` or `unix:/path`. Port 0 takes a free one, which the log names.
+
+    With several workers it is the first one's; the others take the ports after it, or `/path.1` and so on."""
+    advertise_host: str = ""
+    """Host that clients reach the workers by, for the topology; empty: the one that is listened on."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes, each with its own listener, journal and symbols; about one a core."""
     transport: Literal["auto", "aio", "queue"] = "auto"
     """`queue` polls gRPC's own queue (fast, private to grpcio), `aio` is grpcio's public server.
 
@@ -53,7 +59,7 @@ class ServerSection(_Section):
     tls_client_ca: Path | None = None
     """PEM file; a client must show a certificate that it signed."""
     metrics_listen: str = "127.0.0.1:9464"
-    """Prometheus endpoint, `host:port`; empty: none."""
+    """Prometheus endpoint of the observer, `host:port`; empty: none."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
     """A larger request is answered RESOURCE_EXHAUSTED by gRPC."""
     max_concurrent_requests: Annotated[int, Field(ge=1)] = 1024
@@ -69,6 +75,12 @@ class ServerSection(_Section):
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         return self
 
+    @model_validator(mode="after")
+    def _ports_for_all(self) -> "ServerSection":
+        if self.workers > 1:
+            worker_address(self.listen, self.workers - 1)
+        return self
+
 
 class ModelsSection(_Section):
     """The model repository."""
@@ -76,6 +88,12 @@ class ModelsSection(_Section):
     repository: Path = Path("models")
     default: str = ""
     """What an empty `model` in a request means; empty: the only model, where there is one."""
+    inline_limit_us: Annotated[float, Field(ge=0.0)] = 500.0
+    """A model whose p99 at warm-up is above runs on a thread of its own, so that it delays no other."""
+    queue_limit: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Most requests that wait for such a model; what is beyond is answered RESOURCE_EXHAUSTED at once."""
+    standing_limit: Annotated[int, Field(ge=1, le=1024)] = 1
+    """The same while the model is busy for most of the time: then a queue makes answers old, and not more."""
 
 
 class InstrumentsSection(_Section):
@@ -114,6 +132,26 @@ class JournalSection(_Section):
         return None if folder in ("", "none") else folder
 
 
+class WorkerSection(_Section):
+    """Which worker of a server this process is; set by the server that starts it."""
+
+    index: Annotated[int, Field(ge=0)] = 0
+    count: Annotated[int, Field(ge=1, le=256)] = 1
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "WorkerSection":
+        if self.index >= self.count:
+            raise ValueError(f"index is {self.index}, must be below count, {self.count}")
+        return self
+
+
+class ObserverSection(_Section):
+    """What follows the journal: metrics, and the control block beside its segments."""
+
+    mode: Literal["process", "thread", "none"] = "process"
+    """`thread` is for tests and embedding: in CPython a busy thread can hold an answer up for milliseconds."""
+
+
 class LogSection(_Section):
     """Structured logs on standard error."""
 
@@ -138,7 +176,9 @@ class Settings(BaseSettings):
     instruments: InstrumentsSection = InstrumentsSection()
     clock: ClockSection = ClockSection()
     journal: JournalSection = JournalSection()
+    observer: ObserverSection = ObserverSection()
     risk: Limits = Limits()
+    worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
 
     @classmethod
@@ -187,6 +227,25 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
         origin = origins.get(key) or ", ".join(sorted(within)) or "settings"
         raise SettingsInvalid(f"{origin}: {key}: {first['msg']} (got {first['input']!r})") from error
     return settings, {key: origins.get(key, "default") for key in flatten(settings)}
+
+
+def worker_address(listen: str, index: int) -> str:
+    """Where a worker listens: the ports from `listen`'s on, a free one each for port 0, or `/path.index`.
+
+    Raises:
+        ValueError: It is neither `host:port` nor `unix:/path`, or there is no such port.
+    """
+    if listen.startswith("unix:"):
+        return f"{listen}.{index}"
+    host, _, number = listen.rpartition(":")
+    if not (host and number.isdecimal()):
+        raise ValueError(f"several workers need listen to be host:port or unix:/path, got {listen!r}")
+    port = int(number)
+    if port == 0:
+        return listen
+    if port + index > 65_535:
+        raise ValueError(f"worker {index} of listen {listen!r} would have port {port + index}, the last is 65535")
+    return f"{host}:{port + index}"
 
 
 def flatten(settings: Settings) -> dict[str, Any]:

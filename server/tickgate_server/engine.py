@@ -9,20 +9,22 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter_ns
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.errors import BudgetSpent, FieldInvalid
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
+from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request, Stage
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request, Stage, stated
 from tickgate_server.risk.gate import BOUNDS, PASSES, VALUES, Gate, Limits, judge
 from tickgate_server.risk.reasons import Action, Reason
-from tickgate_server.telemetry import Telemetry
 from tickgate_server.ticks import market, symbols
 from tickgate_server.ticks.instruments import SYMBOL_BYTES, Universe
 from tickgate_server.ticks.market import MarketState
@@ -42,6 +44,7 @@ _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTP
 _NAN = float("nan")
 _NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
 _NEVER_NS = 1 << 62
+_LAST_TICKET = 0xFFFF  # as the journal has room for; far more than runs wait at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,23 @@ class EngineSettings:
         replay: Time is the ticks' own: none is late or early.
         future_limit_ns: How far ahead of the server's clock a tick may be.
         stale_limit_ns: How far behind it a tick, or the features asked about, may be.
+        worker: Index of this engine among those that share the symbols out, see `tickgate.symbol_hash`.
+        workers: How many these are; a symbol that belongs to another is refused.
         enforce_budgets: Off for replaying a journal, whose requests have met theirs.
+        queue_limit: Most requests that wait for a model that is not inline, see `models.offload`; 0: every model runs
+            on the thread that calls `decide`.
+        standing_limit: The same while it is busy for most of the time.
     """
 
     capacity: int = 4096
     replay: bool = False
     future_limit_ns: int = 1_000_000_000
     stale_limit_ns: int = 5_000_000_000
+    worker: int = 0
+    workers: int = 1
     enforce_budgets: bool = True
+    queue_limit: int = 0
+    standing_limit: int = 1
 
 
 class Engine:
@@ -74,12 +86,15 @@ class Engine:
         limits: Limits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         journal: JournalWriter | None = None,
+        control: ControlBlockReader | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
+        self.control = control
         self.registry = registry
-        self.telemetry = Telemetry()
-        self.symbols = SymbolTable(universe or Universe({}, closed=False), settings.capacity)
+        self.symbols = SymbolTable(
+            universe or Universe({}, closed=False), settings.capacity, settings.worker, settings.workers
+        )
         self._market = MarketState(settings.capacity)
         # One store for each distinct feature set: bounded by the models that were loaded.
         self._stores = {
@@ -91,6 +106,10 @@ class Engine:
         self._positions = np.zeros(settings.capacity)
         self._gate = Gate(limits or Limits())
         self._clock_ns = clock_ns
+        self._ticket = 0
+        self._threads = ModelThreads(
+            registry.models if settings.queue_limit else (), settings.queue_limit, settings.standing_limit
+        )
         if journal is not None:
             self._state_start(journal)
 
@@ -108,22 +127,35 @@ class Engine:
         journal.append_control(ControlKind.LIMITS, self._gate.limits.model_dump(mode="json"))
         for model in self.registry.models:
             journal.add_model(model)
+        for refused in self.registry.refused:
+            journal.add_refused(refused.name, refused.version, type(refused.error).__name__)
+
+    def close(self) -> None:
+        """End the models' threads; runs that are not settled are given up."""
+        self._threads.close()
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
         """One for each feature set that a loaded model takes."""
         return self._all_stores
 
-    def decide(self, request: Request, decision: Decision) -> None:
+    def decide(self, request: Request, decision: Decision) -> bool:
         """Apply a request's input, score it, ask the gate, and fill `decision`.
 
         A tick that was accepted stays applied even where the budget ends before the answer: asking again with the same
-        sequence scores it and does not apply it twice.
+        sequence scores it and does not apply it twice. A request that is refused before its features, because the time
+        left is less than what all stages usually take or too many wait for its model, changes nothing.
+
+        Returns:
+            True: decided. False, never without `queue_limit`: its model has a thread of its own, so go on with `run`
+            and, once that has ended, `finish`; the request and the decision are theirs until then.
 
         Raises:
             FieldInvalid: The caller's error; nothing changed.
+            SymbolElsewhere: Another worker's symbol; nothing changed.
             ModelNotFound: As `ModelRegistry.resolve`; nothing changed.
             ModelNotLoaded: As above.
+            ModelBusy: Too many wait for its thread; nothing changed.
             BudgetSpent: Before the stage it names.
         """
         start_ns = perf_counter_ns()
@@ -135,49 +167,154 @@ class Engine:
         due_ns = request.arrival_ns + budget_ns
         self._begin(request, decision, model, budget_ns)
         decision.waiting_ns = start_ns - request.arrival_ns
-        if start_ns >= due_ns:
-            raise BudgetSpent("features", budget_ns, start_ns - request.arrival_ns)
+        remaining = model.remaining
+        expected_ns = remaining.from_features_ns
+        thread = None if model.inline else self._threads.of.get(model)
+        if thread is not None:
+            thread.require_room()
+            expected_ns += thread.ahead * remaining.from_inference_ns
+        if due_ns - start_ns <= expected_ns:
+            self._refuse_or_try(decision, "features", start_ns - request.arrival_ns, expected_ns)
 
         decision.stage = _FEATURES
-        row, price, vector = self._features(request, decision, model)
+        price, vector = self._features(request, decision, model)
         features_end_ns = perf_counter_ns()
         decision.features_ns = features_end_ns - start_ns
         if vector is not None:
-            if features_end_ns >= due_ns:
-                raise BudgetSpent("inference", budget_ns, features_end_ns - request.arrival_ns)
-            decision.stage = _INFERENCE
             decision.vector = vector
+            if due_ns - features_end_ns <= remaining.from_inference_ns:
+                spent_ns = features_end_ns - request.arrival_ns
+                self._refuse_or_try(decision, "inference", spent_ns, remaining.from_inference_ns)
+            if thread is not None:
+                self._tell_started(request, decision, vector)
+                return False
+            decision.stage = _INFERENCE
             probability_up = model.scorer.score(vector)
             inference_end_ns = perf_counter_ns()
             decision.inference_ns = inference_end_ns - features_end_ns
-            if inference_end_ns >= due_ns:
-                raise BudgetSpent("risk", budget_ns, inference_end_ns - request.arrival_ns)
+            if due_ns - inference_end_ns <= remaining.from_risk_ns:
+                spent_ns = inference_end_ns - request.arrival_ns
+                self._refuse_or_try(decision, "risk", spent_ns, remaining.from_risk_ns)
             decision.stage = _RISK
-            self._judge(decision, model, probability_up, row, price)
+            self._judge(decision, model, probability_up, price)
             decision.risk_ns = perf_counter_ns() - inference_end_ns
 
         decision.stage = _ENCODING
         end_ns = perf_counter_ns()
         decision.total_ns = end_ns - request.arrival_ns
         if end_ns >= due_ns:
-            raise BudgetSpent("encoding", budget_ns, decision.total_ns)
-        self.telemetry.decided(
-            decision.reason,
-            decision.action,
-            decision.waiting_ns,
-            decision.features_ns,
-            decision.inference_ns,
-            decision.risk_ns,
-            decision.total_ns,
-        )
+            self._refuse_or_try(decision, "encoding", decision.total_ns, 0)
+        return True
+
+    def start(self, request: Request, decision: Decision) -> None:
+        """Take a request's input in and its features out, as `decide` does where it leaves the model to a thread."""
+        model = self.registry.resolve(request.model)
+        self._begin(request, decision, model, _NEVER_NS)
+        decision.stage = _FEATURES
+        _, vector = self._features(request, decision, model)
+        decision.vector = None if vector is None else vector.copy()
+
+    def finish_started(self, request: Request, decision: Decision) -> None:
+        """Run the model on what `start` left, and finish."""
+        model = cast("LoadedModel", decision.model)
+        vector = decision.vector
+        self._finish_scored(request, decision, _NAN if vector is None else model.scorer.score(vector))
+
+    def run(self, request: Request, decision: Decision, on_ended: Callable[[], object]) -> Run:
+        """Queue the model of a request that `decide` left; no other request may be decided in between.
+
+        Args:
+            request: As `decide` had it.
+            decision: As `decide` left it.
+            on_ended: Called once, from another thread, when `finish` may be: the model has run, failed, or the budget
+                is spent. Not called once the run was given up.
+        """
+        model = cast("LoadedModel", decision.model)
+        due_ns = request.arrival_ns + decision.budget_ns
+        latest_start_ns = due_ns if decision.trial else due_ns - model.remaining.from_inference_ns
+        run = Run(cast("NDArray[np.float32]", decision.vector), due_ns, latest_start_ns, on_ended)
+        self._threads.of[model].submit(run)
+        return run
+
+    def give_up(self, decision: Decision, run: Run) -> None:
+        """End a run that nobody waits for any more: its `on_ended` is not called from here on."""
+        self._threads.give_up(run)
+        self._take_times(decision, run)
+
+    def finish(self, request: Request, decision: Decision, run: Run) -> None:
+        """Ask the gate about what `decide` left and a run has scored, on the thread that calls `decide`.
+
+        Position, price and volatility are those of now, not those of when the run began.
+
+        Raises:
+            BudgetSpent: Before the stage it names.
+            Exception: What the graph raised.
+        """
+        self._take_times(decision, run)
+        spent_ns = perf_counter_ns() - request.arrival_ns
+        if run.outcome is Outcome.TIME_UP:
+            self._refuse_or_try(decision, "risk" if run.started_ns else "inference", spent_ns, 0)
+        if run.outcome is Outcome.TOO_LATE_TO_START:
+            expected_ns = run.due_ns - run.latest_start_ns
+            raise BudgetSpent("inference", decision.budget_ns, spent_ns, expected_ns)
+        if run.error is not None:
+            raise run.error
+        self._finish_scored(request, decision, run.probability_up)
+
+    def _finish_scored(self, request: Request, decision: Decision, probability_up: float) -> None:
+        model = cast("LoadedModel", decision.model)
+        start_ns = perf_counter_ns()
+        expected_ns = model.remaining.from_risk_ns
+        spent_ns = start_ns - request.arrival_ns
+        if decision.budget_ns - spent_ns <= expected_ns:
+            self._refuse_or_try(decision, "risk", spent_ns, expected_ns)
+        decision.stage = _RISK
+        of_caller = request.input == FEATURES
+        price = request.reference_price if of_caller else float(self._market.quotes_trades[decision.row, market.PRICE])
+        self._judge(decision, model, probability_up, price)
+        end_ns = perf_counter_ns()
+        decision.risk_ns = end_ns - start_ns
+        decision.stage = _ENCODING
+        decision.total_ns = end_ns - request.arrival_ns
+        if decision.total_ns >= decision.budget_ns:
+            self._refuse_or_try(decision, "encoding", decision.total_ns, 0)
+
+    @staticmethod
+    def _take_times(decision: Decision, run: Run) -> None:
+        """How far a run came; what it waited for its thread counts as waiting."""
+        if run.started_ns:
+            decision.stage = _INFERENCE
+            decision.waiting_ns += run.started_ns - run.submitted_ns
+            decision.inference_ns = (run.ended_ns or perf_counter_ns()) - run.started_ns
+        else:
+            decision.waiting_ns += perf_counter_ns() - run.submitted_ns
+
+    def _tell_started(self, request: Request, decision: Decision, vector: NDArray[np.float32]) -> None:
+        """Keep the vector, which later ticks change, and tell the journal where in the order the input was applied."""
+        decision.vector = vector.copy()
+        self._ticket = self._ticket % _LAST_TICKET + 1
+        decision.ticket = self._ticket
+        if self.journal is not None:
+            payload = {"ticket": decision.ticket, "request": stated(request, cast("LoadedModel", decision.model))}
+            self.journal.append_control(ControlKind.STARTED, payload, clock_ns=decision.clock_ns)
 
     def check_budget(self, request: Request, decision: Decision) -> None:
-        """The last look at a decided request's budget, once its answer is encoded; raises `BudgetSpent`."""
-        spent_ns = perf_counter_ns() - request.arrival_ns
+        """The last look at a decided request's budget, once its answer is encoded; raises `BudgetSpent`.
+
+        The run is completed here, in time or not, and counts for what is expected of later ones.
+        """
+        now_ns = perf_counter_ns()
+        spent_ns = now_ns - request.arrival_ns
+        if decision.scored:
+            remaining = cast("LoadedModel", decision.model).remaining
+            features_ns = spent_ns - decision.waiting_ns
+            inference_ns = features_ns - decision.features_ns
+            completed = remaining.trial_completed if decision.trial else remaining.completed
+            completed(features_ns, inference_ns, inference_ns - decision.inference_ns, now_ns)
         if spent_ns >= decision.budget_ns:
             raise BudgetSpent("sending", decision.budget_ns, spent_ns)
 
-    def record(self, request: Request, decision: Decision, *, request_id: str, status: int) -> None:
+    def record(self, request: Request, decision: Decision, *, request_id: str, status: int) -> int:
         """Append what became of a request to the journal, if there is one; once for each, before its answer leaves.
 
         Args:
@@ -186,20 +323,50 @@ class Engine:
             request_id: The caller's.
             status: google.rpc.Code that it is answered with.
 
+        Returns:
+            The record's sequence; 0 without a journal.
+
         Raises:
             JournalError: It is not in the journal, and no answer may leave.
         """
+        if self.journal is None:
+            return 0
+        return self.journal.append_decision(
+            request,
+            decision,
+            request_id=request_id,
+            status=status,
+            stage=decision.stage,
+            applied=decision.applied,
+            clock_ns=decision.clock_ns,
+            vector=decision.vector,
+        )
+
+    def unsent(self, sequences: list[int], status: int) -> None:
+        """Tell the journal that decisions it has as OK were found late when they were about to leave.
+
+        Args:
+            sequences: As `record` gave them.
+            status: google.rpc.Code that they are answered with.
+
+        Raises:
+            JournalError: It is not in the journal.
+        """
         if self.journal is not None:
-            self.journal.append_decision(
-                request,
-                decision,
-                request_id=request_id,
-                status=status,
-                stage=decision.stage,
-                applied=decision.applied,
-                clock_ns=decision.clock_ns,
-                vector=decision.vector,
-            )
+            self.journal.append_control(ControlKind.UNSENT, {"sequences": sequences, "status": status})
+
+    def _refuse_or_try(self, decision: Decision, stage: str, spent_ns: int, expected_ns: int) -> None:
+        """Raise `BudgetSpent`, unless there is time left and this is the request to try with."""
+        remaining = cast("LoadedModel", decision.model).remaining
+        if spent_ns < decision.budget_ns:
+            decision.trial = decision.trial or remaining.try_one(perf_counter_ns())
+            if not decision.trial:
+                raise BudgetSpent(stage, decision.budget_ns, spent_ns, expected_ns)
+            return
+        if decision.stage >= _INFERENCE:
+            from_features_ns = spent_ns - decision.waiting_ns
+            remaining.exceeded(from_features_ns, from_features_ns - decision.features_ns)
+        raise BudgetSpent(stage, decision.budget_ns, spent_ns)
 
     @staticmethod
     def _begin(request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:
@@ -218,29 +385,32 @@ class Engine:
         decision.value = decision.confidence = _NAN
         decision.trades_in_window = decision.features_ts_ns = 0
         decision.features_ns = decision.inference_ns = decision.risk_ns = 0
+        decision.trial = False
+        decision.ticket = 0
 
     def _features(
         self, request: Request, decision: Decision, model: LoadedModel
-    ) -> tuple[int, float, NDArray[np.float32] | None]:
-        """Row, reference price and vector to score; no vector where `decision.reason` says why there is none."""
+    ) -> tuple[float, NDArray[np.float32] | None]:
+        """Reference price and vector to score; no vector where `decision.reason` says why there is none."""
         if request.input == TICK:
             row, decision.reason = self._apply(request, decision)
         else:
             row, decision.reason = self._look_up(request, decision, model)
+        decision.row = row
         if decision.reason:
-            return row, _NAN, None
+            return _NAN, None
         if request.input == FEATURES:
             decision.ready = True
             decision.features_ts_ns = request.exchange_ts_ns
-            return row, request.reference_price, np.array(request.values, np.float32)
+            return request.reference_price, np.array(request.values, np.float32)
         store = self._stores[model.schema_id]
         decision.ready = bool(store.ready[row])
         decision.trades_in_window = int(store.counts[row])
         decision.features_ts_ns = int(self._market.stamps[row, market.LAST_TRADE_NS])
         if not decision.ready:
             decision.reason = Reason.FEATURES_NOT_READY
-            return row, _NAN, None
-        return row, float(self._market.quotes_trades[row, market.PRICE]), store.vectors[row]
+            return _NAN, None
+        return float(self._market.quotes_trades[row, market.PRICE]), store.vectors[row]
 
     def _apply(self, request: Request, decision: Decision) -> tuple[int, int]:
         """Validate a tick and take it in; its row, and 0 or the reason it was rejected for."""
@@ -299,6 +469,7 @@ class Engine:
             raise FieldInvalid("input", "one of tick, features or symbol", None)
         row = self.symbols.row(request.symbol)
         if row < 0:
+            self.symbols.require_own(request.symbol)
             return row, Reason.TICK_UNKNOWN_SYMBOL
         if not self.settings.replay:
             stamp_ns = stamp_ns or int(self._market.stamps[row, market.LAST_TICK_NS])
@@ -310,8 +481,9 @@ class Engine:
                 return row, Reason.TICK_FROM_FUTURE
         return row, 0
 
-    def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, row: int, price: float) -> None:
+    def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""
+        row = decision.row
         gate = self._gate
         limits = gate.limits
         reason = judge(

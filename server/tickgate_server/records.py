@@ -1,15 +1,20 @@
 """What goes into the hot path and what comes out: one request, one decision, both reused."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickgate_server.models.loading import LoadedModel
 from tickgate_server.risk.gate import CHECKS
 from tickgate_server.risk.reasons import Action
+
+if TYPE_CHECKING:  # readers of the journal know records, and need no ONNX Runtime
+    from tickgate_server.models.loading import LoadedModel
 
 
 class Stage(IntEnum):
@@ -58,6 +63,30 @@ class Request:
     reference_price: float = 0.0
 
 
+# What does not depend on the clock that the request arrived by.
+_STATED = (
+    "input",
+    "symbol",
+    "exchange_ts_ns",
+    "sequence",
+    "kind",
+    "price",
+    "size",
+    "bid",
+    "ask",
+    "bid_size",
+    "ask_size",
+    "reference_price",
+)
+
+
+def stated(request: Request, model: LoadedModel) -> dict[str, Any]:
+    """A request as JSON can hold it, with the model that its reference meant, its schema that was checked left out."""
+    found: dict[str, Any] = {name: getattr(request, name) for name in _STATED}
+    found["values"] = list(request.values) if request.input == FEATURES else []
+    return found | {"model": f"{model.name}:{model.version}"}
+
+
 @dataclass(slots=True)
 class Decision:
     """One decision; reused from request to request.
@@ -66,7 +95,8 @@ class Decision:
     its tick changed state. `clock_ns`: the wall clock that was read for it, 0 where none was. `vector`: float32
     [width], what was scored, a view that is good until the next request. `scored`: a model ran. `judged`: the gate was
     reached; then `check_values`, `check_limits` and `check_passes` (1.0 for yes) are in the order of
-    `risk.gate.CHECKS`.
+    `risk.gate.CHECKS`. `row` is the symbol's, where it has one. `trial`: let through though its budget seemed too
+    short. `ticket`: of a request whose model runs on a thread of its own, 1 to 65535; 0 otherwise.
     """
 
     stage: int = 0
@@ -97,3 +127,6 @@ class Decision:
     risk_ns: int = 0
     total_ns: int = 0
     budget_ns: int = 0
+    row: int = -1
+    trial: bool = False
+    ticket: int = 0

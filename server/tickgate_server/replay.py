@@ -23,13 +23,14 @@ from tickgate_server.models.errors import ModelError
 from tickgate_server.models.loading import load
 from tickgate_server.models.package import read_manifest, versions
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.records import FEATURES, SYMBOL, Decision, Request, Stage
+from tickgate_server.records import FEATURES, SYMBOL, Decision, Request
 from tickgate_server.risk.gate import Limits
 from tickgate_server.ticks.instruments import Instrument, Universe
 
-_NOT_DECIDED = (Stage.NONE, Stage.WAITING)
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
 _UNCOMPARED_ENVIRONMENT = {"checks"}
+# What serves nobody decides nothing, and what did not leave was decided all the same.
+_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.UNSENT)
 
 
 class ReplayRefused(Exception):
@@ -108,6 +109,7 @@ class _State:
         self._clock_ns = 0
         self._request = Request()
         self._decision = Decision()
+        self._started: dict[int, tuple[Request, Decision]] = {}  # by ticket
 
     def control(self, entry: ControlEntry, result: Replayed) -> None:
         if entry.restated:
@@ -116,34 +118,36 @@ class _State:
             self._settings = dict(entry.payload)
             self._models = {}
             self._engine = None
+            self._started = {}
             result.starts += 1
         elif entry.code == ControlKind.LIMITS:
             self._limits = Limits.model_validate(entry.payload)
         elif entry.code == ControlKind.MODEL:
             self._models[entry.payload["name"], entry.payload["version"]] = entry.payload["sha256"]
-        else:
+        elif entry.code == ControlKind.STARTED:
+            self._start(entry)
+        elif entry.code not in _CHANGES_NO_DECISION:
             raise ReplayRefused(f"record {entry.sequence}: this version does not replay control {entry.code}")
 
     def decision(self, entry: DecisionEntry, result: Replayed) -> None:
         row = entry.row
-        if row["stage"] in _NOT_DECIDED and not row["applied"]:
+        started = self._take_started(entry)
+        if row["status"] != 0 and not row["applied"]:  # it changed nothing
             result.refused += 1
             return
-        if not self._settings:
-            raise ReplayRefused(
-                f"record {entry.sequence}: the journal's oldest records are gone, and with them the server's start;"
-                " what the windows held then is not known"
-            )
-        if self._engine is None:
-            self._engine = self._build()
+        engine = self._running(entry.sequence)
         if row["flags"] & ~Flags.RESTATED:
             raise ReplayRefused(
                 f"record {entry.sequence}: the request did not fit its record: {Flags(int(row['flags']))!r}"
             )
+        request, decision = started or (self._request, self._decision)
         self._clock_ns = int(row["clock_ns"])
-        _restore(entry, self._request)
         try:
-            self._engine.decide(self._request, self._decision)
+            if started is None:
+                _restore(entry, request)
+                engine.decide(request, decision)
+            elif row["status"] == 0:
+                engine.finish_started(request, decision)
         except (RequestError, ModelError) as error:
             if row["status"] == 0:
                 self._note(entry, result, "status", 0, repr(error))
@@ -154,10 +158,33 @@ class _State:
             result.applied_only += 1
             return
         result.decisions += 1
-        for name, recorded, replayed in _compared(row, self._decision):
+        for name, recorded, replayed in _compared(row, decision):
             if recorded != replayed:
                 self._note(entry, result, name, recorded, replayed)
                 return
+
+    def _start(self, entry: ControlEntry) -> None:
+        """Take in what a request brought whose decision comes later, as its model ran beside other requests."""
+        request, decision = Request(**entry.payload["request"]), Decision()
+        self._clock_ns = entry.clock_ns
+        self._running(entry.sequence).start(request, decision)
+        self._started[entry.payload["ticket"]] = request, decision
+
+    def _take_started(self, entry: DecisionEntry) -> tuple[Request, Decision] | None:
+        ticket = int(entry.row["ticket"])
+        if ticket and ticket not in self._started:
+            raise ReplayRefused(f"record {entry.sequence}: its STARTED record is not there")
+        return self._started.pop(ticket, None)
+
+    def _running(self, sequence: int) -> Engine:
+        if not self._settings:
+            raise ReplayRefused(
+                f"record {sequence}: the journal's oldest records are gone, and with them the server's start;"
+                " what the windows held then is not known"
+            )
+        if self._engine is None:
+            self._engine = self._build()
+        return self._engine
 
     def _note(self, entry: DecisionEntry, result: Replayed, name: str, recorded: object, replayed: object) -> None:
         result.differing += 1
@@ -167,7 +194,7 @@ class _State:
 
     def _build(self) -> Engine:
         settings = self._settings
-        engine = EngineSettings(**settings["engine"] | {"enforce_budgets": False})
+        engine = EngineSettings(**settings["engine"] | {"enforce_budgets": False, "queue_limit": 0})
         instruments = [Instrument.model_validate(instrument) for instrument in settings["instruments"]]
         universe = Universe({instrument.symbol: instrument for instrument in instruments}, settings["closed"])
         models = [self._load(name, version, sha256) for (name, version), sha256 in self._models.items()]

@@ -6,11 +6,11 @@ import pytest
 from google.protobuf.descriptor import EnumDescriptor, FileDescriptor
 
 import tickgate.v1
-from tickgate.v1 import market_pb2, signal_pb2
-from tickgate_server.observer.metrics import _CODES
+from tickgate.v1 import market_pb2, signal_pb2, topology_pb2
+from tickgate_server.journal.entries import STATUSES
 from tickgate_server.risk import reasons
 
-FILES: list[FileDescriptor] = [market_pb2.DESCRIPTOR, signal_pb2.DESCRIPTOR]
+FILES: list[FileDescriptor] = [market_pb2.DESCRIPTOR, signal_pb2.DESCRIPTOR, topology_pb2.DESCRIPTOR]
 ENUMS: list[EnumDescriptor] = [enum for file in FILES for enum in file.enum_types_by_name.values()]
 
 
@@ -45,4 +45,4 @@ def test_the_package_exports_every_message_and_enum() -> None:
 
 
 def test_the_metrics_name_status_codes_as_grpc_numbers_them() -> None:
-    assert dict(enumerate(_CODES)) == {code.value[0]: code.name for code in grpc.StatusCode}
+    assert dict(enumerate(STATUSES)) == {code.value[0]: code.name for code in grpc.StatusCode}

@@ -66,7 +66,8 @@ def model(name: str = "m", version: int = 1) -> LoadedModel:
     """As much of a model as the journal looks at; hashed by identity, as the real one."""
     manifest = SimpleNamespace(model_sha256="ab" * 32)
     return cast(
-        "LoadedModel", _Model(name=name, version=version, schema_id="micro10/0123456789abcdef", manifest=manifest)
+        "LoadedModel",
+        _Model(name=name, version=version, schema_id="micro10/0123456789abcdef", manifest=manifest, not_compiled=""),
     )
 
 

@@ -30,6 +30,8 @@ def test_a_second_server_on_the_same_port_fails_and_the_first_serves_on(
         shared.address,
         "--metrics-listen",
         "",
+        "--journal",
+        "none",
         "--transport",
         transport,
     )
@@ -39,10 +41,11 @@ def test_a_second_server_on_the_same_port_fails_and_the_first_serves_on(
     assert shared.predict(zigzag("PORT-TAKEN", 1)[0]).model.name == "trend"
 
 
-def test_a_metrics_port_that_is_taken_is_named(repository: Path) -> None:
+def test_a_metrics_port_that_is_taken_is_named(repository: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = run("serve", "--models", str(repository), "--listen", "127.0.0.1:0", "--metrics-listen", address)
+        own = ("--listen", "127.0.0.1:0", "--journal", str(tmp_path / "journal"))
+        ended = run("serve", "--models", str(repository), *own, "--metrics-listen", address)
     assert ended.returncode == 1
     assert f"server.metrics_listen: cannot listen on {address}" in ended.stderr
     assert "Traceback" not in ended.stderr

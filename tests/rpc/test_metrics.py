@@ -15,7 +15,12 @@ STAGES = ("waiting", "features", "inference", "risk", "total")
 
 
 def counts(server: Served, name: str, label: str) -> dict[str, float]:
-    return {dict(labels)[label]: value for (sample, labels), value in server.scrape().items() if sample == name}
+    """By one label, summed over the others."""
+    found: Counter[str] = Counter()
+    for (sample, labels), value in server.scrape().items():
+        if sample == name:
+            found[dict(labels)[label]] += value
+    return dict(found)
 
 
 def test_counts_are_those_of_the_answers(mixed_repository: Path, transport: str) -> None:
@@ -39,12 +44,14 @@ def test_counts_are_those_of_the_answers(mixed_repository: Path, transport: str)
         codes: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         actions: Counter[str] = Counter()
+        stages: Counter[str] = Counter()
 
         def count(code: int, answer: pb.PredictResponse) -> None:
             codes[next(one.name for one in grpc.StatusCode if one.value[0] == code)] += 1
             if code == 0:
                 reasons[pb.Reason.Name(answer.signal.reason).removeprefix("REASON_")] += 1
                 actions[pb.Action.Name(answer.signal.action).removeprefix("ACTION_")] += 1
+                stages.update(stage for stage in STAGES if getattr(answer.timing, f"{stage}_ns"))
 
         for request in requests:
             try:
@@ -71,8 +78,16 @@ def test_counts_are_those_of_the_answers(mixed_repository: Path, transport: str)
         assert counts(server, "tickgate_decisions_total", "reason") == {
             reason.name: reasons[reason.name] for reason in Reason
         }
-        total = dict.fromkeys(STAGES, codes["OK"])
-        assert counts(server, "tickgate_stage_latency_seconds_count", "stage") == total
+        deadlines = counts(server, "tickgate_deadline_exceeded_total", "stage")
+        assert sum(deadlines.values()) == codes["DEADLINE_EXCEEDED"]
+        # Refused once a model was found: they waited, and completed no other stage.
+        stages["waiting"] += codes["INVALID_ARGUMENT"] + codes["DEADLINE_EXCEEDED"]
+        assert deadlines["waiting"] == codes["DEADLINE_EXCEEDED"]
+        assert counts(server, "tickgate_stage_latency_seconds_count", "stage") == dict(stages)
+        versions = counts(server, "tickgate_stage_latency_seconds_count", "version")
+        assert versions.keys() == {"1", "2"}
+        assert (versions["1"], versions["2"]) == (0, sum(stages.values()))
+        assert server.scrape()["tickgate_journal_lag_records", frozenset()] == 0
 
 
 def test_each_histogram_is_cumulative_and_whole(shared: Served) -> None:
@@ -83,10 +98,10 @@ def test_each_histogram_is_cumulative_and_whole(shared: Served) -> None:
         buckets = {
             dict(labels)["le"]: value
             for (name, labels), value in samples.items()
-            if name == "tickgate_stage_latency_seconds_bucket" and dict(labels)["stage"] == stage
+            if name == "tickgate_stage_latency_seconds_bucket" and labels > {("stage", stage), ("version", "2")}
         }
         bounds = [float(bound) for bound in buckets]
-        label = frozenset({("stage", stage)})
+        label = frozenset({("stage", stage), ("model", "trend"), ("version", "2")})
         assert next(iter(buckets)) == "1e-06"
         assert (bounds[-2], bounds[-1]) == (10.0, math.inf)
         assert bounds == sorted(bounds)

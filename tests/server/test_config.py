@@ -74,6 +74,9 @@ def test_command_line_beats_environment_beats_file_beats_default(file: Path, mon
         ("[clock]\nstale_limit_s = 1e11\n", "clock.stale_limit_s"),
         ("[instruments]\ncapacity = 0\n", "instruments.capacity"),
         ("[server]\ntls_key = 'a.pem'\n", "tls_certificate and tls_key go together"),
+        ("[server]\nworkers = 0\n", "server.workers"),
+        ("[server]\nworkers = 2\nlisten = 'here'\n", "several workers need listen to be host:port or unix:/path"),
+        ("[worker]\nindex = 1\n", "index is 1, must be below count, 1"),
     ],
 )
 def test_what_a_file_may_not_say_is_named_with_the_file(tmp_path: Path, text: str, key: str) -> None:

@@ -136,6 +136,30 @@ def constant_onnx(*, width: int = 1, fails: bool = False, work: int = 0) -> byte
     return bytes(model.SerializeToString())
 
 
+def long_onnx(nodes: int, *, numbers: int = 50_000) -> bytes:
+    """0.5 from a chain of nodes that each take the sine of so many numbers, none of them 0.5 ms: it can be stopped."""
+    chain = [
+        helper.make_node("MatMul", [INPUT_NAME, "weights"], ["zero"]),
+        helper.make_node("Expand", ["zero", "shape"], ["x0"]),
+        *(helper.make_node("Sin", [f"x{node}"], [f"x{node + 1}"]) for node in range(nodes)),
+        helper.make_node("ReduceSum", [f"x{nodes}", "axes"], ["sum"], keepdims=1),
+        helper.make_node("Sigmoid", ["sum"], [OUTPUT_NAME]),
+    ]
+    graph = helper.make_graph(
+        chain,
+        "long",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["N", 10])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", 1])],
+        [
+            numpy_helper.from_array(np.zeros((10, 1), np.float32), "weights"),
+            numpy_helper.from_array(np.array([1, numbers], np.int64), "shape"),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
 def publish_model(repository: Path, model: bytes, **changes: Any) -> Path:
     """Publish a graph under a manifest that says its outputs are all 0.5."""
     rows = np.random.default_rng(7).normal(0.0, 1e-3, (64, 10)).astype(np.float32)

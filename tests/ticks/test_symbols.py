@@ -1,5 +1,7 @@
 import pytest
 
+from tickgate.symbol_hash import worker_of
+from tickgate_server.errors import SymbolElsewhere
 from tickgate_server.ticks.instruments import Instrument, Universe
 from tickgate_server.ticks.symbols import FULL, LOT, MINIMUM_SIZE, MULTIPLIER, TICK_SIZE, UNKNOWN, SymbolTable
 
@@ -65,3 +67,24 @@ def test_nothing_is_kept_that_was_not_offered() -> None:
     known.keep()
     with pytest.raises(ValueError, match="no symbol was offered"):
         known.keep()
+
+
+def test_one_of_several_workers_has_rows_for_its_own_symbols_only() -> None:
+    instruments = {name: Instrument(symbol=name) for name in ("ES", "NQ", "CL", "GC", "SI", "HG")}
+    tables = [SymbolTable(Universe(instruments, closed=True), 6, worker, 3) for worker in range(3)]
+    for name in instruments:
+        owners = [worker for worker, known in enumerate(tables) if known.row(name) != UNKNOWN]
+        assert owners == [worker_of(name, 3)]
+    assert sum(len(known) for known in tables) == len(instruments)
+
+
+def test_a_symbol_of_another_worker_is_refused_and_names_it() -> None:
+    owner = worker_of("NEW", 3)
+    for worker in range(3):
+        known = SymbolTable(Universe({}, closed=False), 4, worker, 3)
+        if worker == owner:
+            assert known.offer("NEW") == 0
+        else:
+            with pytest.raises(SymbolElsewhere, match=f"expected worker {owner} of 3, reached worker {worker}"):
+                known.offer("NEW")
+            assert len(known) == 0

@@ -19,12 +19,16 @@ from tickgate.v1.signal_pb2 import (
     Timing,
 )
 from tickgate.v1.signal_pb2_grpc import SignalServiceServicer, SignalServiceStub
+from tickgate.v1.topology_pb2 import GetTopologyRequest, GetTopologyResponse, SymbolHash, Worker
+from tickgate.v1.topology_pb2_grpc import TopologyServiceServicer, TopologyServiceStub
 
 __all__ = [
     "Action",
     "AggressorSide",
     "FeatureState",
     "FeatureVector",
+    "GetTopologyRequest",
+    "GetTopologyResponse",
     "InferenceEngine",
     "ModelVersion",
     "PredictRequest",
@@ -39,7 +43,11 @@ __all__ = [
     "Signal",
     "SignalServiceServicer",
     "SignalServiceStub",
+    "SymbolHash",
     "Tick",
     "Timing",
+    "TopologyServiceServicer",
+    "TopologyServiceStub",
     "Trade",
+    "Worker",
 ]

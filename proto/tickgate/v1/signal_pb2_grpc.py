@@ -55,7 +55,8 @@ class SignalServiceServicer(object):
         """Applies the request's input, scores it and asks the risk gate. Not trading is an OK answer with
         ACTION_HOLD and a reason; the status is an error only where the request or the server is at fault:
         INVALID_ARGUMENT (names the field), NOT_FOUND (model or version), FAILED_PRECONDITION (model not
-        loaded), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
+        loaded, or another worker has the symbol: see GetTopologyResponse), DEADLINE_EXCEEDED,
+        RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,8 @@ class SignalServiceStub:
     """Applies the request's input, scores it and asks the risk gate. Not trading is an OK answer with
     ACTION_HOLD and a reason; the status is an error only where the request or the server is at fault:
     INVALID_ARGUMENT (names the field), NOT_FOUND (model or version), FAILED_PRECONDITION (model not
-    loaded), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
+    loaded, or another worker has the symbol: see GetTopologyResponse), DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_signal_pb2.PredictStreamRequest, _signal_pb2.PredictStreamResponse]
     """The same for many requests over one stream, answered in order. A failed item carries its own status
@@ -53,7 +54,8 @@ class SignalServiceAsyncStub(SignalServiceStub):
     """Applies the request's input, scores it and asks the risk gate. Not trading is an OK answer with
     ACTION_HOLD and a reason; the status is an error only where the request or the server is at fault:
     INVALID_ARGUMENT (names the field), NOT_FOUND (model or version), FAILED_PRECONDITION (model not
-    loaded), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
+    loaded, or another worker has the symbol: see GetTopologyResponse), DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
     """
     PredictStream: _aio.StreamStreamMultiCallable[_signal_pb2.PredictStreamRequest, _signal_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """The same for many requests over one stream, answered in order. A failed item carries its own status
@@ -72,7 +74,8 @@ class SignalServiceServicer(metaclass=_abc_1.ABCMeta):
         """Applies the request's input, scores it and asks the risk gate. Not trading is an OK answer with
         ACTION_HOLD and a reason; the status is an error only where the request or the server is at fault:
         INVALID_ARGUMENT (names the field), NOT_FOUND (model or version), FAILED_PRECONDITION (model not
-        loaded), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
+        loaded, or another worker has the symbol: see GetTopologyResponse), DEADLINE_EXCEEDED,
+        RESOURCE_EXHAUSTED, UNAVAILABLE (draining), INTERNAL (carries an id).
         """
 
     @_abc_1.abstractmethod

@@ -16,7 +16,7 @@ from tickgate_server.ticks.market import QUOTE, TRADE
 
 _INPUTS = {TICK: "tick", FEATURES: "features", SYMBOL: "symbol"}
 # google.rpc.Code by number: the journal knows no gRPC.
-_STATUSES = (
+STATUSES = (
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -47,6 +47,7 @@ class Model:
         version: Of the model.
         schema_id: Of its features.
         sha256: Of its file.
+        engine: What runs it, `compiled_forest` or `onnxruntime`; empty where an older writer did not say.
     """
 
     index: int
@@ -54,6 +55,7 @@ class Model:
     version: int
     schema_id: str
     sha256: str
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +83,7 @@ class DecisionEntry:
             "kind": RecordKind.DECISION.name,
             "clock_ns": int(row["clock_ns"]),
             "request_id": text(row, "request_id"),
-            "status": _named(_STATUSES, int(row["status"])),
+            "status": _named(STATUSES, int(row["status"])),
             "stage": _member(Stage, int(row["stage"])),
             "input": _INPUTS.get(given, str(given)),
             "symbol": text(row, "symbol"),
@@ -95,6 +97,7 @@ class DecisionEntry:
         if row["stage"] == Stage.NONE:
             return found
         found |= {
+            "ticket": int(row["ticket"]),
             "action": _member(Action, int(row["action"])),
             "reason": _member(Reason, int(row["reason"])) if row["reason"] else None,
             "size": _finite(row["order_size"]),

@@ -39,7 +39,7 @@ class RecordKind(IntEnum):
 class ControlKind(IntEnum):
     """What a control record tells."""
 
-    MODEL = 1  # a model got its index: index, name, version, schema_id, sha256
+    MODEL = 1  # a model got its index: index, name, version, schema_id, sha256, engine
     ALIAS = 2  # an alias or the default model points elsewhere
     LIMITS = 3  # limits in force
     SETTINGS = 4  # the engine's settings
@@ -49,6 +49,12 @@ class ControlKind(IntEnum):
     FILL = 8
     TRADING_STATE = 9
     CONTROL_BLOCK = 10  # values that the observer handed back
+    MODEL_REFUSED = 11  # a version did not pass its checks, and serves nobody: name, version, check
+    # Answers of decisions recorded as OK that were found late as they left: sequences, and status, the code instead.
+    UNSENT = 12
+    # A request's input was applied and read, and its model runs on a thread of its own: ticket, request. Its DECISION
+    # record follows when that ends, with what was decided from the state then.
+    STARTED = 13
 
 
 class Flags(IntFlag):
@@ -61,7 +67,7 @@ class Flags(IntFlag):
     CHECKS_CUT = 16  # more than CHECKS_WIDTH
     NUMBER_CLAMPED = 32  # a number outside its field's range became the nearest inside
     TEXT_REPLACED = 64  # text that is no Unicode: what cannot be encoded became '?'
-    RESTATED = 128  # a MODEL record that an earlier segment has already: not news, changes nothing
+    RESTATED = 128  # a MODEL or MODEL_REFUSED record that an earlier segment has already: not news, changes nothing
 
 
 SEGMENT = np.dtype(
@@ -100,7 +106,7 @@ DECISION = np.dtype(
         ("request_id_bytes", "u1"),  # bytes of `request_id` in use
         ("model_asked_bytes", "u1"),  # bytes of `model_asked` in use
         ("check_count", "u1"),  # entries of `checks` in use; 0 unless judged
-        ("reserved", "V2"),
+        ("ticket", "<u2"),  # of the STARTED control that went before; 0: none did, all happened at once
         ("model_index", "<i4"),  # into the MODEL records of this segment; -1: none was resolved
         ("trades_in_window", "<u4"),
         ("vector_width", "<u4"),  # entries of `vector` in use

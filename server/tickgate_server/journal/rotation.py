@@ -73,7 +73,8 @@ class SegmentedFolder:
         self.folder = folder
         self._capacity = capacity
         self._retained = retained
-        self._statements: dict[int, bytes] = {}  # the JSON of each MODEL record in force, by index
+        # What each segment begins with: the JSON of the MODEL and MODEL_REFUSED records in force, by kind and index.
+        self._statements: dict[tuple[ControlKind, int], bytes] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:
@@ -195,8 +196,8 @@ class SegmentedFolder:
         self._number += 1
         self._enter(segment)
         self._housekeeper.retire(left, used, self._outdated())
-        for data in self._statements.values():
-            self._put_control(ControlKind.MODEL, data, 1, 0, _RESTATED)
+        for (kind, _), data in self._statements.items():
+            self._put_control(kind, data, 1, 0, _RESTATED)
 
     def _leave(self) -> None:
         """Let go of the current segment's mapping, so that it can be closed."""

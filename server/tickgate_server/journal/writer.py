@@ -104,6 +104,7 @@ class JournalWriter(SegmentedFolder):
         super().__init__(folder, segment_records, retained_segments, accept_damage=accept_damage)
         self._models: dict[LoadedModel | None, int] = {None: -1}
         self._next_index = 0
+        self._refusals = 0
         self._flags = 0  # of the decision at hand: set only while one that did not fit is appended
 
     def append_decision(  # noqa: C901, PLR0915 - one pass over the fields, inlined: a call costs 60 ns
@@ -215,6 +216,7 @@ class JournalWriter(SegmentedFolder):
                 identity_bytes,
                 asked_bytes,
                 count,
+                decided.ticket,
                 model_index,
                 decided.trades_in_window,
                 width,
@@ -308,7 +310,7 @@ class JournalWriter(SegmentedFolder):
         """
         if model in self._models:
             return self._models[model]
-        if len(self._statements) >= self._capacity // 2:
+        if len(self._models) > self._capacity // 2:  # one of them is None
             raise ModelTableFull(self._capacity // 2)
         index = self._next_index
         payload = {
@@ -317,23 +319,52 @@ class JournalWriter(SegmentedFolder):
             "version": model.version,
             "schema_id": model.schema_id,
             "sha256": model.manifest.model_sha256,
+            "engine": "onnxruntime" if model.not_compiled else "compiled_forest",
         }
-        data = json.dumps(payload, separators=(",", ":")).encode()
-        if len(data) > PAYLOAD_BYTES:
-            raise ControlTooLarge(ControlKind.MODEL.name, len(data), PAYLOAD_BYTES)
-        if self._slot >= self._mark:
-            self._turn()
-        self._put_control(ControlKind.MODEL, data, 1, clock_ns, 0)
+        self._state(ControlKind.MODEL, index, payload, clock_ns)
         self._next_index += 1
         self._models[model] = index
-        self._statements[index] = data
         return index
+
+    def add_refused(self, name: str, version: int, check: str, *, clock_ns: int = 0) -> None:
+        """Tell of a version that did not pass its checks, with a MODEL_REFUSED record; restated as models are.
+
+        A repository full of broken versions keeps no fit one out: what would fill more than a quarter of a segment is
+        not told.
+
+        Args:
+            name: Of the model; cut to 48 characters.
+            version: Of the model.
+            check: Which it did not pass.
+            clock_ns: Wall clock that was read for it; 0 in replay mode.
+
+        Raises:
+            NoSegment: As `append_decision`.
+            JournalClosed: As `append_decision`.
+        """
+        if self._refusals >= self._capacity // 4:
+            return
+        # A folder's name may be no Unicode.
+        readable = name.encode(errors="backslashreplace").decode()[:48]
+        payload = {"name": readable, "version": version, "check": check}
+        self._state(ControlKind.MODEL_REFUSED, self._refusals, payload, clock_ns)
+        self._refusals += 1
 
     def remove_model(self, model: LoadedModel) -> None:
         """Forget a model that was unloaded: later segments do not state it."""
         index = self._models.pop(model, None)
         if index is not None:
-            del self._statements[index]
+            del self._statements[ControlKind.MODEL, index]
+
+    def _state(self, kind: ControlKind, index: int, payload: Mapping[str, Any], clock_ns: int) -> None:
+        """Append a control of one record that each later segment begins with."""
+        data = json.dumps(payload, separators=(",", ":")).encode()
+        if len(data) > PAYLOAD_BYTES:
+            raise ControlTooLarge(kind.name, len(data), PAYLOAD_BYTES)
+        if self._slot >= self._mark:
+            self._turn()
+        self._put_control(kind, data, 1, clock_ns, 0)
+        self._statements[kind, index] = data
 
     def _append_fitted(
         self,

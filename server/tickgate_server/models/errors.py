@@ -11,7 +11,8 @@ ModelError
 │   └── LatencyOverBudget
 ├── VersionExists           publishing would overwrite
 ├── ModelNotFound           no such name, version or alias
-└── ModelNotLoaded          known, and not fit to serve
+├── ModelNotLoaded          known, and not fit to serve
+└── ModelBusy               its queue is full
 """
 
 from pathlib import Path
@@ -95,3 +96,17 @@ class ModelNotLoaded(ModelError):
         super().__init__(f"model {asked!r} is not loaded: {why}")
         self.asked = asked
         self.why = why
+
+
+class ModelBusy(ModelError):
+    """As many requests wait for the model's thread as may; nothing changed.
+
+    Attributes:
+        model: Name and version.
+        waiting: Requests that wait.
+    """
+
+    def __init__(self, model: str, waiting: int) -> None:
+        super().__init__(f"model {model} is busy: {waiting} requests wait for it, and no more may")
+        self.model = model
+        self.waiting = waiting

@@ -1,7 +1,8 @@
 """From a package on disk to a model that may serve: checks in order, each naming what failed."""
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -22,10 +23,14 @@ from tickgate_server.models.errors import (
 from tickgate_server.models.forest import CompiledForest, NotCompiled, compile_forest
 from tickgate_server.models.forest_check import check_against
 from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest
+from tickgate_server.models.remaining import RemainingTimes
 from tickgate_server.models.session import Session
 
 GOLDEN_TOLERANCE = 1e-5
+# A model is warm after so many runs; a slow one has to make do with what half a second holds, and at least so few.
 WARM_UP_RUNS = 200
+WARM_UP_NS = 500_000_000
+WARM_UP_RUNS_LEAST = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +43,8 @@ class LoadedModel:
         scorer: What runs it: arrays and a kernel for a tree ensemble, ONNX Runtime for everything else.
         not_compiled: Why ONNX Runtime runs it; empty for a compiled forest.
         warm_up_us_p99: 99th percentile of the warm-up runs, in microseconds.
+        inline: Fast enough to run on the thread that reads requests; else a session that has a thread of its own.
+        remaining: What its stages take as it serves.
         name, version, schema_id, threshold, horizon_trades, latency_budget_ns: Of the manifest, for the hot path.
     """
 
@@ -52,13 +59,26 @@ class LoadedModel:
     threshold: float
     horizon_trades: int
     latency_budget_ns: int
+    inline: bool = True
+    remaining: RemainingTimes = field(default_factory=RemainingTimes)
+
+    @property
+    def slow_session(self) -> Session | None:
+        """What the model's own thread is to run, if it should have one."""
+        return None if self.inline or isinstance(self.scorer, CompiledForest) else self.scorer
 
 
-def load(folder: Path) -> LoadedModel:
+def load(folder: Path, *, inline_limit_us: float = math.inf) -> LoadedModel:
     """Load the package at `<repository>/<name>/<version>/`.
 
     In this order: manifest complete, hash, schema id, graph opens with the declared shape, golden vectors reproduced,
-    warm-up within the latency budget. A tree ensemble is compiled, and served so only where it equals ONNX Runtime.
+    warm-up within the latency budget. A tree ensemble is compiled, and served so only where it equals ONNX Runtime
+    and is within the inline limit: its kernel holds the interpreter while it runs, on whichever thread, so that only
+    in ONNX Runtime does a huge one leave the others alone.
+
+    Args:
+        folder: As above.
+        inline_limit_us: A model whose p99 at warm-up is above is not to run on the thread that reads requests.
 
     Raises:
         PackageError: The first check that failed, with the file and why.
@@ -72,7 +92,11 @@ def load(folder: Path) -> LoadedModel:
     try:
         check_golden(path, session, golden, np.asarray(manifest.golden.outputs))
         scorer, not_compiled = _fastest(model, session, golden, manifest)
-        warm_up_us_p99 = _warm_up_us_p99(scorer, golden)
+        warm_up_us_p99, runs = _warm_up_us_p99(scorer, golden)
+        if warm_up_us_p99 > inline_limit_us and scorer is not session:
+            not_compiled = f"compiled it took {warm_up_us_p99:.0f} us, over the inline limit of {inline_limit_us:g}"
+            scorer = session
+            warm_up_us_p99, runs = _warm_up_us_p99(scorer, golden)
     except PackageError:
         raise
     # What a graph's nodes raise as they run shares no base: see `Session`.
@@ -81,7 +105,7 @@ def load(folder: Path) -> LoadedModel:
     if warm_up_us_p99 > manifest.latency_budget_ms * 1e3:
         raise LatencyOverBudget(
             path,
-            f"p99 of {WARM_UP_RUNS} warm-up runs is {warm_up_us_p99:.0f} us, its latency_budget_ms is"
+            f"p99 of {runs} warm-up runs is {warm_up_us_p99:.0f} us, its latency_budget_ms is"
             f" {manifest.latency_budget_ms:g}",
         )
     return LoadedModel(
@@ -96,6 +120,7 @@ def load(folder: Path) -> LoadedModel:
         threshold=manifest.decision_threshold,
         horizon_trades=manifest.output.horizon_trades,
         latency_budget_ns=int(manifest.latency_budget_ms * 1e6),
+        inline=warm_up_us_p99 <= inline_limit_us,
     )
 
 
@@ -155,11 +180,15 @@ def _fastest(
     return (forest, "") if difference is None else (session, difference)
 
 
-def _warm_up_us_p99(scorer: Session | CompiledForest, inputs: NDArray[np.float32]) -> float:
-    took_ns = np.empty(WARM_UP_RUNS)
+def _warm_up_us_p99(scorer: Session | CompiledForest, inputs: NDArray[np.float32]) -> tuple[float, int]:
+    """The percentile, and of how many runs."""
+    took_ns: list[int] = []
+    until_ns = perf_counter_ns() + WARM_UP_NS
     for run in range(WARM_UP_RUNS):
         vector = inputs[run % len(inputs)]
-        start = perf_counter_ns()
+        start_ns = perf_counter_ns()
+        if start_ns > until_ns and run >= WARM_UP_RUNS_LEAST:
+            break
         scorer.score(vector)
-        took_ns[run] = perf_counter_ns() - start
-    return float(np.percentile(took_ns, 99)) / 1e3
+        took_ns.append(perf_counter_ns() - start_ns)
+    return float(np.percentile(took_ns, 99)) / 1e3, len(took_ns)

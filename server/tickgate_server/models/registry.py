@@ -1,5 +1,6 @@
 """The models that requests can reach: names, versions, and the alias `production`."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,15 @@ class ModelRegistry:
         return ModelNotFound(reference, ", ".join(self.names) or "none")
 
 
-def load_repository(repository: Path, default: str = "") -> ModelRegistry:
+def load_repository(repository: Path, default: str = "", *, inline_limit_us: float = math.inf) -> ModelRegistry:
     """Load every version in a repository; what fails is kept with its reason, and the others serve.
 
     Names and versions are the folders of `<repository>/<name>/<version>/`; a name with a dot before it is none.
+
+    Args:
+        repository: The folder.
+        default: Name of the default model.
+        inline_limit_us: As `loading.load`.
     """
     models: list[LoadedModel] = []
     refused: list[Refused] = []
@@ -86,7 +92,7 @@ def load_repository(repository: Path, default: str = "") -> ModelRegistry:
     for folder in sorted(folders):
         for version in versions(repository, folder.name):
             try:
-                models.append(load(folder / str(version)))
+                models.append(load(folder / str(version), inline_limit_us=inline_limit_us))
             except PackageError as error:
                 refused.append(Refused(folder.name, version, error))
     return ModelRegistry(models, refused, default)

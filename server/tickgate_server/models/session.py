@@ -63,9 +63,15 @@ class Session:
                 f"{what} is {arg.name!r} {arg.type} {shape}, expected {name!r} tensor(float) [N, {width}] with N free",
             )
 
-    def score(self, vector: NDArray[np.float32]) -> float:
-        """P(up) for one vector, float32 [width]; whatever the graph gives, NaN included."""
+    def score(self, vector: NDArray[np.float32], options: ort.RunOptions | None = None) -> float:
+        """P(up) for one vector, float32 [width]; whatever the graph gives, NaN included.
+
+        With options another thread may set their `terminate`, which ends the run before its next node.
+
+        Raises:
+            RuntimeError: It was terminated; the session is as good as before.
+        """
         self._output[0, 0] = np.nan  # a run that writes nothing must not leave the last answer standing
         self._input[0, :] = vector
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)
         return float(self._output[0, 0])

@@ -12,10 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tickgate_server.engine import Engine
 from tickgate_server.rpc import reflection
-from tickgate_server.rpc.answers import Answers, remaining_ns
+from tickgate_server.rpc.answers import Answers, Pending, remaining_ns
 from tickgate_server.rpc.health import SERVICE_NAME, HealthBoard
-from tickgate_server.rpc.listener import ListenerSettings, ListenFailed
+from tickgate_server.rpc.listener import ABANDONED_S, ListenerSettings, ListenFailed
 from tickgate_server.rpc.status import DRAINING, Status
+from tickgate_server.rpc.topology import TOPOLOGY_NAME, Topology
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,17 +28,28 @@ class AioListener:
         self._engine = engine
         self._settings = settings
 
-    def run(self, on_serving: Callable[[str], None], on_draining: Callable[[], None]) -> None:
+    def run(
+        self,
+        on_bound: Callable[[str], Topology],
+        on_serving: Callable[[str], None],
+        on_draining: Callable[[], None],
+    ) -> None:
         """See `rpc.listener.Listener`."""
-        uvloop.run(self._serve(on_serving, on_draining))
+        uvloop.run(self._serve(on_bound, on_serving, on_draining))
 
-    async def _serve(self, on_serving: Callable[[str], None], on_draining: Callable[[], None]) -> None:
+    async def _serve(
+        self,
+        on_bound: Callable[[str], Topology],
+        on_serving: Callable[[str], None],
+        on_draining: Callable[[], None],
+    ) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         settings = self._settings
         server = grpc.aio.server(options=settings.options, maximum_concurrent_rpcs=settings.max_concurrent_requests)
-        signals = _SignalHandlers(Answers(self._engine))
+        answers = Answers(self._engine)
+        signals = _SignalHandlers(answers)
         board = HealthBoard(self._engine.registry.names)
         server.add_generic_rpc_handlers((signals.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(_Health(board), server)
@@ -50,6 +62,7 @@ class AioListener:
                 port = server.add_secure_port(settings.address, credentials)
         except RuntimeError as error:
             raise ListenFailed(settings.address, str(error)) from error
+        server.add_generic_rpc_handlers((_topology_handler(on_bound(settings.bound(port))),))
         await server.start()
         board.serving()
         on_serving(settings.bound(port))
@@ -57,7 +70,11 @@ class AioListener:
         on_draining()
         board.draining()
         signals.drain()
-        await server.stop(settings.drain_s)
+        stopped = asyncio.ensure_future(server.stop(settings.drain_s + ABANDONED_S))
+        await asyncio.wait((stopped,), timeout=settings.drain_s)
+        answers.abandon()
+        await stopped
+        answers.close()
 
 
 class _SignalHandlers:
@@ -78,6 +95,9 @@ class _SignalHandlers:
 
     async def _predict(self, data: bytes, context: Context) -> bytes:
         answer = self._answers.predict(data, perf_counter_ns(), remaining_ns(context.time_remaining()))
+        if isinstance(answer, Pending):
+            await self._settled(answer)
+            answer = answer.answer
         if isinstance(answer, Status):
             await context.abort(answer.code, answer.message)
         return answer
@@ -91,15 +111,34 @@ class _SignalHandlers:
             turns = self._answers.predict_stream(data, perf_counter_ns(), remaining_ns(context.time_remaining()))
             while True:
                 try:
-                    next(turns)
+                    pending = next(turns)
                 except StopIteration as finished:
                     answer: bytes | Status = finished.value
                     break
-                await asyncio.sleep(0)
+                if pending is None:
+                    await asyncio.sleep(0)
+                else:
+                    await self._settled(pending)
             if isinstance(answer, Status):
                 await context.abort(answer.code, answer.message)
             await context.write(answer)
         await context.abort(DRAINING.code, DRAINING.message)
+
+    async def _settled(self, pending: Pending) -> None:
+        """Run the model of a request on its thread; cancelled with the call."""
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[None] = loop.create_future()
+
+        def on_settled() -> None:
+            if not settled.done():  # else cancelled in the same turn of the loop
+                settled.set_result(None)
+
+        self._answers.start(pending, loop.call_soon_threadsafe, on_settled)
+        try:
+            await settled
+        except asyncio.CancelledError:
+            self._answers.cancel(pending)
+            raise
 
     def drain(self) -> None:
         """End streams that wait for their next message; those at work end after the message at hand."""
@@ -123,6 +162,17 @@ class _SignalHandlers:
         if data is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in the stubs
             return None
         return cast("bytes", data)
+
+
+def _topology_handler(topology: Topology) -> "grpc.GenericRpcHandler[Any, Any]":
+    async def get_topology(data: bytes, context: Context) -> bytes:
+        answer = topology.answer(data)
+        if isinstance(answer, Status):
+            await context.abort(answer.code, answer.message)
+        return answer
+
+    methods = {"GetTopology": grpc.unary_unary_rpc_method_handler(get_topology)}
+    return grpc.method_handlers_generic_handler(TOPOLOGY_NAME, methods)
 
 
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # no stubs

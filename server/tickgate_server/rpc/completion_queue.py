@@ -13,6 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, TypeAlias
 
@@ -24,10 +25,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from tickgate_server.engine import Engine
 from tickgate_server.rpc import reflection
-from tickgate_server.rpc.answers import Answers, remaining_ns
+from tickgate_server.rpc.answers import Answers, Pending, remaining_ns
 from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
-from tickgate_server.rpc.listener import ListenerSettings, ListenFailed
+from tickgate_server.rpc.listener import ABANDONED_S, ListenerSettings, ListenFailed
 from tickgate_server.rpc.status import DRAINING, Status
+from tickgate_server.rpc.topology import TOPOLOGY_NAME, Topology
 
 TESTED_GRPCIO = ("1.85.1",)
 
@@ -41,12 +43,13 @@ _NO_METADATA: tuple[()] = ()
 _SERVER_SHUT_DOWN = "server shut down"
 _NEW_CALL = "new call"
 
+_DONE = Status(grpc.StatusCode.OK, "")
 # How a watch ends that must not hold up the end of the server: before an error the caller's gRPC drops what it has not
 # read yet.
-_NO_MORE = Status(grpc.StatusCode.OK, "")
+_NO_MORE = _DONE
 
 Event: TypeAlias = Any
-Answering: TypeAlias = Generator[None, None, bytes | Status]
+Answering: TypeAlias = Generator[Pending | None, None, bytes | Status]
 
 
 class QueueListener:
@@ -57,6 +60,7 @@ class QueueListener:
         self._answers = Answers(engine)
         self._board = HealthBoard(engine.registry.names)
         self._reflection = reflection.servicer()
+        self._topology = Topology("", (), 0)  # until it is bound
         self._stopping = False
         self.draining = False
         self._active = 0
@@ -68,6 +72,7 @@ class QueueListener:
         self._methods: dict[bytes, Callable[[Any, float], None]] = {
             f"/{SERVICE_NAME}/Predict".encode(): self._start_predict,
             f"/{SERVICE_NAME}/PredictStream".encode(): self._start_predict_stream,
+            f"/{TOPOLOGY_NAME}/GetTopology".encode(): self._start_get_topology,
             f"/{HEALTH_NAME}/Check".encode(): self._start_check,
             f"/{HEALTH_NAME}/Watch".encode(): self._start_watch,
             f"/{reflection.REFLECTION_NAME}/ServerReflectionInfo".encode(): self._start_reflection,
@@ -75,9 +80,15 @@ class QueueListener:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    def run(self, on_serving: Callable[[str], None], on_draining: Callable[[], None]) -> None:
+    def run(
+        self,
+        on_bound: Callable[[str], Topology],
+        on_serving: Callable[[str], None],
+        on_draining: Callable[[], None],
+    ) -> None:
         """See `rpc.listener.Listener`."""
         address = self._bind()
+        self._topology = on_bound(address)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._server.start()
@@ -115,16 +126,20 @@ class QueueListener:
         self._server.shutdown(self._queue, _SERVER_SHUT_DOWN)
         for stream in list(self._streams):
             stream.drain()
-        grace_ends = time.time() + self._settings.drain_s
-        cancelled = False
-        while not self._step(time.time() + _POLL_S):
-            if not cancelled and time.time() >= grace_ends:
-                self._server.cancel_all_calls()
-                cancelled = True
+        self._until_shut_down()
+        self._answers.close()  # no thread may post to a queue that is shut down
         self._server.destroy()
         self._queue.shutdown()
         while self._queue.poll().completion_type != cygrpc.CompletionType.queue_shutdown:
             pass
+
+    def _until_shut_down(self) -> None:
+        """Go on with the calls in flight; in the end they are answered for, and then cancelled."""
+        grace_ends = time.time() + self._settings.drain_s
+        last_words = [(grace_ends, self._answers.abandon), (grace_ends + ABANDONED_S, self._server.cancel_all_calls)]
+        while not self._step(time.time() + _POLL_S):
+            if last_words and time.time() >= last_words[0][0]:
+                last_words.pop(0)[1]()
 
     def _step(self, wake_at: float) -> bool:
         """Take one event, or give unfinished stream messages a turn each; True once the server is shut down."""
@@ -191,17 +206,27 @@ class QueueListener:
             if data is None:  # the caller went away, or sent too much: the core has answered
                 return
             remaining = remaining_ns(deadline - time.time())
-            self._answer_unary(call, self._answers.predict(data, arrival_ns, remaining))
+            found = self._answers.predict(data, arrival_ns, remaining)
+            if isinstance(found, Pending):
+                _Unsettled(self, call, self._answers, found).start()
+            else:
+                self._answer_unary(call, found)
 
         call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), answer)
 
     def _start_check(self, call: Any, deadline: float) -> None:
         del deadline
+        self._start_unary(call, self._check)
 
+    def _start_get_topology(self, call: Any, deadline: float) -> None:
+        del deadline
+        self._start_unary(call, self._topology.answer)
+
+    def _start_unary(self, call: Any, handler: Callable[[bytes], bytes | Status]) -> None:
         def answer(event: Event) -> None:
             data = event.batch_operations[0].message()
             if data is not None:
-                self._answer_unary(call, self._check(data))
+                self._answer_unary(call, handler(data))
 
         call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), answer)
 
@@ -219,11 +244,11 @@ class QueueListener:
         def answer(data: bytes) -> Answering:
             return self._answers.predict_stream(data, perf_counter_ns(), remaining_ns(deadline - time.time()))
 
-        _Stream(self, call, answer).start()
+        _Stream(self, call, answer, self._answers).start()
 
     def _start_reflection(self, call: Any, deadline: float) -> None:
         del deadline
-        _Stream(self, call, self._reflect).start()
+        _Stream(self, call, self._reflect, self._answers).start()
 
     def _reflect(self, data: bytes) -> Answering:
         try:
@@ -244,13 +269,17 @@ class QueueListener:
     def opened(self, stream: "_Stream") -> None:
         """Count a stream in."""
         self._streams.add(stream)
-        self._active += 1
+        self.count(1)
 
     def closed(self, stream: "_Stream") -> None:
         """Count a stream out."""
         if stream in self._streams:
             self._streams.discard(stream)
-            self._active -= 1
+            self.count(-1)
+
+    def count(self, calls: int) -> None:
+        """Count calls that stay in, or out."""
+        self._active += calls
 
     def take_turns(self, unfinished: Callable[[], bool]) -> None:
         """Call `unfinished` between other events until it returns False."""
@@ -262,17 +291,60 @@ def _ended(event: Event) -> None:
     del event
 
 
+def _post(call: Any, function: Callable[[], None]) -> None:
+    """Have the polling thread call a function, from any thread: an empty batch is an event at once."""
+    call.start_server_batch((), lambda event: function())  # noqa: ARG005 - a tag takes its event
+
+
+def _status(status: Status) -> Any:
+    return cygrpc.SendStatusFromServerOperation(_NO_METADATA, status.number, status.message.encode(), _NO_FLAGS)
+
+
+class _Unsettled:
+    """A unary call whose model runs on a thread of its own."""
+
+    def __init__(self, listener: QueueListener, call: Any, answers: Answers, pending: Pending) -> None:
+        self._listener = listener
+        self._call = call
+        self._answers = answers
+        self._pending = pending
+        self._over = False
+
+    def start(self) -> None:
+        self._listener.count(1)
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+        self._answers.start(self._pending, partial(_post, self._call), self._on_settled)
+
+    def _on_settled(self) -> None:
+        answer = self._pending.answer
+        if isinstance(answer, Status):
+            operations = [_status(answer)]
+        else:
+            operations = [cygrpc.SendMessageOperation(answer, _NO_FLAGS), _status(_DONE)]
+        first = cygrpc.SendInitialMetadataOperation(_NO_METADATA, _NO_FLAGS)
+        self._call.start_server_batch((first, *operations), _ended)
+
+    def _on_close(self, event: Event) -> None:
+        del event  # ended by us, or cancelled: then the answer is not wanted any more
+        self._listener.count(-1)
+        self._answers.cancel(self._pending)
+
+
 class _Stream:
     """A bidirectional stream that answers each message with one, in order.
 
     An answer and the wish for the next message go out in one batch, so there is one event a message.
     """
 
-    def __init__(self, listener: QueueListener, call: Any, answer: Callable[[bytes], Answering]) -> None:
+    def __init__(
+        self, listener: QueueListener, call: Any, answer: Callable[[bytes], Answering], answers: Answers
+    ) -> None:
         self._listener = listener
         self._call = call
         self._answer = answer
-        self._turns: Iterator[None] = iter(())
+        self._answers = answers
+        self._turns: Iterator[Pending | None] = iter(())
+        self._pending: Pending | None = None
         self._waiting = True  # for the next message
         self._over = False
 
@@ -294,29 +366,36 @@ class _Stream:
         del event  # cancelled, or ended by us
         self._over = True
         self._listener.closed(self)
+        if self._pending is not None:
+            self._answers.cancel(self._pending)
 
     def _on_message(self, event: Event) -> None:
         if self._over:
             return
         data = event.batch_operations[-1].message() if event.success else None
         if data is None:  # the caller has no more, or is gone
-            self._end(Status(grpc.StatusCode.OK, ""))
+            self._end(_DONE)
             return
         self._waiting = False
         self._turns = self._answer(data)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._unfinished():
             self._listener.take_turns(self._unfinished)
 
     def _unfinished(self) -> bool:
-        """Take one turn at the message at hand; False once it is answered."""
+        """Take one turn at the message at hand; False once it is answered, or waits for a model."""
         if self._over:
             return False
         try:
-            next(self._turns)
+            self._pending = next(self._turns)
         except StopIteration as finished:
             self._reply(finished.value)
             return False
-        return True
+        if self._pending is not None:
+            self._answers.start(self._pending, partial(_post, self._call), self._go_on)
+        return self._pending is None
 
     def _reply(self, answer: bytes | Status) -> None:
         if isinstance(answer, Status):
@@ -330,8 +409,7 @@ class _Stream:
 
     def _end(self, status: Status, *before: Any) -> None:
         self._over = True
-        last = cygrpc.SendStatusFromServerOperation(_NO_METADATA, status.number, status.message.encode(), _NO_FLAGS)
-        self._call.start_server_batch((*before, last), _ended)
+        self._call.start_server_batch((*before, _status(status)), _ended)
 
 
 class _Watch:
@@ -389,8 +467,7 @@ class _Watch:
     def _end(self, status: Status) -> None:
         if not self._over:
             self._over = True
-            last = cygrpc.SendStatusFromServerOperation(_NO_METADATA, status.number, status.message.encode(), _NO_FLAGS)
-            self._call.start_server_batch((last,), _ended)
+            self._call.start_server_batch((_status(status),), _ended)
 
     def _on_close(self, event: Event) -> None:
         del event

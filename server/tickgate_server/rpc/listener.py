@@ -9,8 +9,12 @@ import grpc
 import structlog
 
 from tickgate_server.engine import Engine
+from tickgate_server.rpc.topology import Topology
 
 _LOG = structlog.get_logger()
+
+# How long answers may take to leave when draining took too long; then calls are cancelled.
+ABANDONED_S = 0.5
 
 Transport = Literal["auto", "aio", "queue"]
 
@@ -39,7 +43,8 @@ class ListenerSettings:
         address: `host:port`, port 0 for a free one, or `unix:/path`.
         max_message_bytes: gRPC answers a larger request RESOURCE_EXHAUSTED.
         max_concurrent_requests: Calls at once; one beyond is answered RESOURCE_EXHAUSTED.
-        drain_s: How long calls in flight may take once the server drains; then they are cancelled.
+        drain_s: How long calls in flight may take once the server drains; then those that wait for a model end
+            UNAVAILABLE, and what else is left is cancelled.
         tls_certificate, tls_key: PEM files of the server; without them, plaintext.
         tls_client_ca: PEM file; with it a client must show a certificate that it signed (mTLS).
     """
@@ -82,15 +87,22 @@ class ListenerSettings:
 
 
 class Listener(Protocol):
-    """A transport of the data listener: SignalService, health and reflection on one address."""
+    """A transport of the data listener: SignalService, TopologyService, health and reflection on one address."""
 
-    def run(self, on_serving: Callable[[str], None], on_draining: Callable[[], None]) -> None:
+    def run(
+        self,
+        on_bound: Callable[[str], Topology],
+        on_serving: Callable[[str], None],
+        on_draining: Callable[[], None],
+    ) -> None:
         """Serve until SIGTERM or SIGINT, in the main thread; then drain, and return.
 
         Draining: health says NOT_SERVING, no new calls, streams that wait for their next message end UNAVAILABLE,
         calls at work finish within `drain_s`.
 
         Args:
+            on_bound: Called with the address before any call is accepted; returns what GetTopology answers, and may
+                wait for it.
             on_serving: Called with the address once calls are accepted.
             on_draining: Called when draining begins.
 

@@ -11,9 +11,10 @@ from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection
 
 from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME
+from tickgate_server.rpc.topology import TOPOLOGY_NAME
 
 REFLECTION_NAME: str = reflection.SERVICE_NAME
-NAMES = (SERVICE_NAME, HEALTH_NAME, REFLECTION_NAME)
+NAMES = (SERVICE_NAME, TOPOLOGY_NAME, HEALTH_NAME, REFLECTION_NAME)
 
 
 class MethodPool:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import grpc
 import structlog
 
-from tickgate_server.errors import BudgetSpent, FieldInvalid
+from tickgate_server.errors import BudgetSpent, FieldInvalid, SymbolElsewhere
 from tickgate_server.journal.errors import JournalError
-from tickgate_server.models.errors import ModelNotFound, ModelNotLoaded
+from tickgate_server.models.errors import ModelBusy, ModelNotFound, ModelNotLoaded
 
 _LOG = structlog.get_logger()
 
@@ -16,6 +16,9 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     FieldInvalid: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
+    # Not UNAVAILABLE: asking this worker again will not help, and nothing was applied. The caller's topology is old.
+    SymbolElsewhere: grpc.StatusCode.FAILED_PRECONDITION,
+    ModelBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
@@ -37,6 +40,7 @@ class Status(NamedTuple):
         return number
 
 
+CANCELLED = Status(grpc.StatusCode.CANCELLED, "the caller went away")
 DRAINING = Status(grpc.StatusCode.UNAVAILABLE, "the server is draining")
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tickgate.symbol_hash import worker_of
+from tickgate_server.errors import SymbolElsewhere
 from tickgate_server.ticks.instruments import Instrument, Universe
 
 UNKNOWN, FULL = -1, -2
@@ -13,22 +15,26 @@ TERMS = 4
 class SymbolTable:
     """Rows of the symbols, instruments of the file first, others as their first tick is accepted.
 
-    At most `capacity` rows; a symbol beyond them is refused (`FULL`), those known are served on.
+    At most `capacity` rows; a symbol beyond them is refused (`FULL`), those known are served on. One of several workers
+    has rows for its own symbols only, so a symbol that has a row is never asked whose it is.
 
     Attributes:
         universe: As given.
         contracts: float64 [capacity, TERMS]; tick size, lot, minimum size and multiplier by row.
     """
 
-    def __init__(self, universe: Universe, capacity: int) -> None:
-        if len(universe.instruments) > capacity:
-            raise ValueError(f"{len(universe.instruments)} instruments, and capacity for {capacity} symbols")
+    def __init__(self, universe: Universe, capacity: int, worker: int = 0, workers: int = 1) -> None:
+        self._worker = worker
+        self._workers = workers
+        own = [instrument for instrument in universe.instruments.values() if self._owner(instrument.symbol) == worker]
+        if len(own) > capacity:
+            raise ValueError(f"{len(own)} instruments, and capacity for {capacity} symbols")
         self.universe = universe
         self._capacity = capacity
         self._rows: dict[str, int] = {}
         self._candidate: Instrument | None = None
         self.contracts = np.full((capacity, TERMS), np.nan)
-        for instrument in universe.instruments.values():
+        for instrument in own:
             self._set(len(self._rows), instrument)
 
     def __len__(self) -> int:
@@ -39,7 +45,12 @@ class SymbolTable:
         return self._rows.get(symbol, UNKNOWN)
 
     def offer(self, symbol: str) -> int:
-        """The row that a new symbol would get: it is kept only by `keep`. `UNKNOWN` in a closed universe, or `FULL`."""
+        """The row that a new symbol would get: it is kept only by `keep`. `UNKNOWN` in a closed universe, or `FULL`.
+
+        Raises:
+            SymbolElsewhere: Another worker has it.
+        """
+        self.require_own(symbol)
         instrument = self.universe.find(symbol)
         if instrument is None:
             return UNKNOWN
@@ -54,6 +65,19 @@ class SymbolTable:
             raise ValueError("no symbol was offered")
         self._set(len(self._rows), self._candidate)
         self._candidate = None
+
+    def require_own(self, symbol: str) -> None:
+        """Refuse a symbol without a row that another worker has: two workers would hold state for it.
+
+        Raises:
+            SymbolElsewhere: Another worker has it.
+        """
+        owner = self._owner(symbol)
+        if owner != self._worker:
+            raise SymbolElsewhere(owner, self._workers, self._worker)
+
+    def _owner(self, symbol: str) -> int:
+        return 0 if self._workers == 1 else worker_of(symbol, self._workers)
 
     def _set(self, row: int, instrument: Instrument) -> None:
         self._rows[instrument.symbol] = row

@@ -1,0 +1,149 @@
+"""The observer: follows journals, counts what is in them, serves the metrics, hands values back to the hot path.
+
+The same class runs in a process of its own (`observer.process`) and, in tests and where a server is embedded, in a
+thread (`ObserverThread`).
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter
+from tickgate_server.journal.segments import segment_numbers
+from tickgate_server.observer.counters import Counters
+from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
+from tickgate_server.observer.tail import Tail
+
+# Each wake-up takes some ten microseconds of a core that an answer may want, and a batch takes hardly longer than one
+# record. Nothing needs a record sooner: a scrape reads what is new by itself, and the control block's values age in
+# seconds. So even under load records are let gather for a while, and where none come the pauses grow.
+BUSY_S = 0.005
+IDLE_S = 0.02
+# A scrape waits so long for what was journaled before it; what is missing then is in the lag.
+SCRAPE_S = 0.05
+_RETRY_S = 0.05
+
+
+class Observer:
+    """Follows one journal or several: those of one server's workers.
+
+    Attributes:
+        address: `host:port` of the metrics endpoint; None without one.
+
+    Args:
+        journals: Folders, which must exist.
+        controls: A control block for each, None for none.
+        metrics_listen: `host:port`, port 0 takes a free one; empty: no endpoint.
+        patience_s: How long an observer before this one may take to let go of port and control block.
+
+    Raises:
+        JournalMissing: A folder is not there.
+        ControlBlockLocked: Another observer writes a control block.
+        MetricsAddressTaken: The endpoint's address cannot be had.
+        ValueError: It is no `host:port`.
+        OSError: A control block cannot be made.
+    """
+
+    def __init__(
+        self,
+        journals: Sequence[Path],
+        controls: Sequence[Path | None],
+        metrics_listen: str = "",
+        patience_s: float = 0.0,
+    ) -> None:
+        self._lock = Lock()
+        self._stack = contextlib.ExitStack()
+        self._endpoint: MetricsEndpoint | None = None
+        self._tails: list[Tail] = []
+        counters = Counters()
+        with contextlib.ExitStack() as stack:
+            for journal, control in zip(journals, controls, strict=True):
+                segment_numbers(journal)  # a folder that is not there is said before anything is made in it
+                writer = _control_writer(control, patience_s) if control else None
+                if writer is not None:
+                    stack.callback(writer.close)
+                tail = Tail(journal, counters, self._lock, writer)
+                stack.callback(tail.close)
+                self._tails.append(tail)
+            if metrics_listen:
+                collector = JournalCollector(self._tails, counters, self._lock, self._catch_up_for_scrape)
+                self._endpoint = MetricsEndpoint(metrics_listen, collector, patience_s)
+            self._stack = stack.pop_all()
+
+    @property
+    def address(self) -> str | None:
+        """`host:port` that metrics are served on; None without an endpoint."""
+        return self._endpoint.address if self._endpoint else None
+
+    def run(self, end: Event) -> None:
+        """Observe until `end` is set, then take in what is left, and let go of everything."""
+        try:
+            pause_s = BUSY_S
+            while not end.wait(pause_s):
+                taken = 0
+                for tail in self._tails:
+                    taken += tail.catch_up(IDLE_S)
+                    with self._lock:
+                        tail.hand_back()
+                    if end.is_set():
+                        break
+                pause_s = BUSY_S if taken else min(pause_s * 2.0, IDLE_S)
+            # Port and control block are free for the next server while the rest is read.
+            self._close_endpoint()
+            for tail in self._tails:
+                tail.stop_handing_back()
+            for tail in self._tails:
+                tail.catch_up()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of journals, control blocks and the endpoint."""
+        self._close_endpoint()
+        self._stack.close()
+
+    def _close_endpoint(self) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            endpoint.close()
+
+    def _catch_up_for_scrape(self) -> None:
+        end = time.monotonic() + SCRAPE_S
+        for tail in self._tails:
+            tail.catch_up(max(end - time.monotonic(), 0.0))
+
+
+class ObserverThread:
+    """An observer in a thread of this process.
+
+    Attributes:
+        address: `host:port` of the metrics endpoint; None without one.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self.address = observer.address
+        self._end = Event()
+        self._thread = Thread(target=observer.run, args=[self._end], name="observer", daemon=True)
+        self._thread.start()
+
+    def ready(self) -> str | None:
+        """`address`: it is there from the beginning."""
+        return self.address
+
+    def close(self) -> None:
+        """Take in what is left in the journals, and end."""
+        self._end.set()
+        self._thread.join()
+
+
+def _control_writer(path: Path, patience_s: float) -> ControlBlockWriter:
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            return ControlBlockWriter(path)
+        except ControlBlockLocked:
+            if time.monotonic() >= give_up:
+                raise
+        time.sleep(_RETRY_S)
