@@ -23,11 +23,10 @@ from tickgate_server.models.errors import ModelError
 from tickgate_server.models.loading import load
 from tickgate_server.models.package import read_manifest, versions
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.records import FEATURES, SYMBOL, Decision, Request, Stage
+from tickgate_server.records import FEATURES, SYMBOL, Decision, Request
 from tickgate_server.risk.gate import Limits
 from tickgate_server.ticks.instruments import Instrument, Universe
 
-_NOT_DECIDED = (Stage.NONE, Stage.WAITING)
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
 _UNCOMPARED_ENVIRONMENT = {"checks"}
 
@@ -126,7 +125,7 @@ class _State:
 
     def decision(self, entry: DecisionEntry, result: Replayed) -> None:
         row = entry.row
-        if row["stage"] in _NOT_DECIDED and not row["applied"]:
+        if row["status"] != 0 and not row["applied"]:  # it changed nothing
             result.refused += 1
             return
         if not self._settings:
