@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter_ns
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,22 @@ class EngineSettings:
     enforce_budgets: bool = True
 
 
+class EngineParts(NamedTuple):
+    """What decisions are made of, shared and not copied.
+
+    Attributes:
+        market: Each symbol's market state.
+        store: Its features.
+        positions: float64 [capacity]: filled positions by row.
+        gate: Limits, and where they are measured.
+    """
+
+    market: MarketState
+    store: FeatureStore
+    positions: NDArray[np.float64]
+    gate: Gate
+
+
 class Engine:
     """Ticks, features, models and the gate joined, for one data-plane process or embedded in a strategy."""
 
@@ -108,6 +125,11 @@ class Engine:
         journal.append_control(ControlKind.LIMITS, self._gate.limits.model_dump(mode="json"))
         for model in self.registry.models:
             journal.add_model(model)
+
+    @property
+    def parts(self) -> EngineParts:
+        """The state itself, for the transport's fast lane; with one feature set only."""
+        return EngineParts(self._market, self._all_stores[0], self._positions, self._gate)
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
@@ -189,17 +211,19 @@ class Engine:
         Raises:
             JournalError: It is not in the journal, and no answer may leave.
         """
-        if self.journal is not None:
-            self.journal.append_decision(
-                request,
-                decision,
-                request_id=request_id,
-                status=status,
-                stage=decision.stage,
-                applied=decision.applied,
-                clock_ns=decision.clock_ns,
-                vector=decision.vector,
-            )
+        if self.journal is None:
+            return
+        begun = decision.stage != _NONE  # else it holds what the request before left
+        self.journal.append_decision(
+            request,
+            decision,
+            request_id=request_id,
+            status=status,
+            stage=decision.stage,
+            applied=begun and decision.applied,
+            clock_ns=decision.clock_ns if begun else 0,
+            vector=decision.vector if begun else None,
+        )
 
     @staticmethod
     def _begin(request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:

@@ -10,6 +10,7 @@ from tickgate_server.errors import FieldInvalid
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.records import Decision, Request
 from tickgate_server.rpc.codec import STREAM_ITEMS, Encoder, budget_ns, decode
+from tickgate_server.rpc.lane import lanes_of
 from tickgate_server.rpc.status import Status, status_of
 
 # Items of one stream message answered before other calls get a turn.
@@ -37,6 +38,7 @@ class Answers:
         self._request = Request()
         self._decision = Decision()
         self._encoder = Encoder(engine.registry.models)
+        self._lanes = lanes_of(engine)
 
     def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status:
         """The answer to one `PredictRequest`, serialized; the status where it fails.
@@ -46,6 +48,10 @@ class Answers:
             arrival_ns: When it arrived, on `perf_counter_ns`'s clock.
             deadline_ns: What its gRPC deadline left then; 0: none.
         """
+        for lane in self._lanes:
+            fast = lane.predict(data, arrival_ns, deadline_ns)
+            if fast is not None:
+                return fast
         try:
             message = pb.PredictRequest.FromString(data)
         except DecodeError as error:
@@ -59,6 +65,10 @@ class Answers:
         A failed item carries its own status in the answer. The status comes back only for a message that is none, or
         that has more items than one may have: the stream ends with it.
         """
+        for lane in self._lanes:
+            fast = lane.predict_one(data, arrival_ns, deadline_ns)
+            if fast is not None:
+                return fast
         try:
             message = pb.PredictStreamRequest.FromString(data)
         except DecodeError as error:
@@ -85,10 +95,10 @@ class Answers:
         request = self._request
         decision = self._decision
         decision.stage = 0
+        request.arrival_ns = arrival_ns
+        request.budget_ns = budget_ns(message.budget_us, deadline_ns)
         try:
             decode(message, request)
-            request.arrival_ns = arrival_ns
-            request.budget_ns = budget_ns(message.budget_us, deadline_ns)
             self._engine.decide(request, decision)
             response = self._encoder.encode(decision, message.request_id)
             self._engine.check_budget(request, decision)
