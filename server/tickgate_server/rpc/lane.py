@@ -109,7 +109,7 @@ SETTINGS = 8
 ) = range(18)
 FACTS = 18
 
-_clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.CPointer(types.int64)))
+_clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.CPointer(types.int64)))
 
 
 def _word(name: str) -> int:
