@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from numba import carray, types
+from numba import carray, types  # type: ignore[attr-defined]  # not in its __all__
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
