@@ -18,15 +18,15 @@ STREAM = "/tickgate.v1.SignalService/PredictStream"
 
 
 def tool(name: str) -> str:
-    """Path of `rpcload` or `rpcecho`: from $TICKGATE_RPCLOAD, ~/.cache/rpcload, or the PATH.
+    """Path of `rpcload` or `rpcecho`: from $RPCLOAD, ~/.cache/rpcload, or the PATH.
 
     Raises:
         SystemExit: It is not there; says what to do.
     """
-    places = [os.environ.get("TICKGATE_RPCLOAD", ""), str(Path.home() / ".cache" / "rpcload")]
+    places = [os.environ.get("RPCLOAD", ""), str(Path.home() / ".cache" / "rpcload")]
     found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", "")]))
     if found is None:
-        raise SystemExit(f"bench: {name} was not found; build it and name its folder in TICKGATE_RPCLOAD")
+        raise SystemExit(f"bench: {name} was not found; build it and name its folder in RPCLOAD")
     return found
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter_ns
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,22 @@ class EngineSettings:
     standing_limit: int = 1
 
 
+class EngineParts(NamedTuple):
+    """What decisions are made of, shared and not copied.
+
+    Attributes:
+        market: Each symbol's market state.
+        store: Its features.
+        positions: float64 [capacity]: filled positions by row.
+        gate: Limits, and where they are measured.
+    """
+
+    market: MarketState
+    store: FeatureStore
+    positions: NDArray[np.float64]
+    gate: Gate
+
+
 class Engine:
     """Ticks, features, models and the gate joined, for one data-plane process or embedded in a strategy."""
 
@@ -133,6 +149,11 @@ class Engine:
     def close(self) -> None:
         """End the models' threads; runs that are not settled are given up."""
         self._threads.close()
+
+    @property
+    def parts(self) -> EngineParts:
+        """The state itself, for the transport's fast lane; with one feature set only."""
+        return EngineParts(self._market, self._all_stores[0], self._positions, self._gate)
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
@@ -331,15 +352,16 @@ class Engine:
         """
         if self.journal is None:
             return 0
+        begun = decision.stage != _NONE  # else it holds what the request before left
         return self.journal.append_decision(
             request,
             decision,
             request_id=request_id,
             status=status,
             stage=decision.stage,
-            applied=decision.applied,
-            clock_ns=decision.clock_ns,
-            vector=decision.vector,
+            applied=begun and decision.applied,
+            clock_ns=decision.clock_ns if begun else 0,
+            vector=decision.vector if begun else None,
         )
 
     def unsent(self, sequences: list[int], status: int) -> None:

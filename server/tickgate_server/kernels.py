@@ -71,9 +71,10 @@ setattr(numba.config, "CACHE_DIR", str(CACHE_FOLDER))  # noqa: B010 - made by nu
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def kernel(signature: str | list[str]) -> Callable[[F], F]:
+def kernel(signature: Any) -> Callable[[F], F]:
     """Decorator that compiles a function with numba for one or several signatures, at import.
 
-    Division follows IEEE 754 (x / 0 is an infinity or NaN) instead of raising: the callers check for finite results.
+    A signature is numba's own: text, a list of texts, or made of `numba.types`. Division follows IEEE 754 (x / 0 is an
+    infinity or NaN) instead of raising: the callers check for finite results.
     """
     return cast("Callable[[F], F]", numba.njit(signature, cache=True, fastmath=False, error_model="numpy"))

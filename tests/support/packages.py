@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tests.support import forests
 
 from tickgate_server.features.schema import FeatureSet, micro10
 from tickgate_server.models.package import (
@@ -25,6 +26,7 @@ from tickgate_server.models.package import (
     Validation,
     publish,
 )
+from tickgate_server.models.session import Session
 
 
 def logistic_onnx(weights: NDArray[np.float32], bias: float) -> bytes:
@@ -172,3 +174,15 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
+
+
+def publish_forest(repository: Path, *, trees: int = 60, seed: int = 3, **changes: Any) -> Path:
+    """A forest of random trees: what the server compiles."""
+    features = micro10()
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0.0, 1.0, (64, features.width)).astype(np.float32)
+    forest = forests.grown(rng, trees, 5, features.width)
+    model = forests.graph(features.width, [forests.regressor(forest), *forests.SIGMOID])
+    session = Session(Path("forest.onnx"), model, features.width)
+    outputs = np.array([session.score(row) for row in rows])
+    return publish(repository, make_manifest(model, features, rows, outputs, **changes), model)

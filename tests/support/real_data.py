@@ -9,7 +9,7 @@ import pytest
 
 from tickgate_training.data.binance import Capture, read_capture
 
-ROOT = Path(os.environ.get("TICKGATE_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+ROOT = Path(os.environ.get("MARKET_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 SPOT_BTC, SPOT_BTC_NEXT, SPOT_ETH, USDM_BTC = CAPTURES = (
     "spot-btcusdt-20240808",
     "spot-btcusdt-20240809",
@@ -21,7 +21,7 @@ SPOT_BTC, SPOT_BTC_NEXT, SPOT_ETH, USDM_BTC = CAPTURES = (
 def capture_path(name: str) -> Path:
     path = ROOT / "binance" / f"{name}.jsonl.gz"
     if not path.is_file():
-        pytest.skip(f"real data absent: {name} (looked for {path}; set TICKGATE_TEST_DATA)")
+        pytest.skip(f"real data absent: {name} (looked for {path}; set MARKET_DATA)")
     return path
 
 

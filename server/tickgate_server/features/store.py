@@ -15,10 +15,11 @@ class FeatureStore:
         feature_set: What is computed.
         vectors: float32 [capacity, width]; each symbol's latest, all NaN unless ready.
         ready: bool [capacity].
+        prices, sizes, stamps_ns: The windows, as the kernel has them.
         counts: int64 [capacity]; trades since the symbol's windows started anew.
     """
 
-    __slots__ = ("_gap_ns", "_prices", "_push", "_sizes", "_stamps_ns", "counts", "feature_set", "ready", "vectors")
+    __slots__ = ("_gap_ns", "_push", "counts", "feature_set", "prices", "ready", "sizes", "stamps_ns", "vectors")
 
     def __init__(self, feature_set: FeatureSet, capacity: int) -> None:
         self.feature_set = feature_set
@@ -27,16 +28,16 @@ class FeatureStore:
         self.ready = np.zeros(capacity, np.bool_)
         self.counts = np.zeros(capacity, np.int64)
         self._gap_ns = feature_set.session_gap_ns
-        self._prices = np.zeros((capacity, micro10.RING))
-        self._sizes = np.zeros((capacity, micro10.RING))
-        self._stamps_ns = np.zeros((capacity, micro10.RING), np.int64)
+        self.prices = np.zeros((capacity, micro10.RING))
+        self.sizes = np.zeros((capacity, micro10.RING))
+        self.stamps_ns = np.zeros((capacity, micro10.RING), np.int64)
 
     def push(self, row: int, exchange_ts_ns: int, price: float, size: float) -> None:
         """Take one accepted trade into a symbol's windows, and its vector from them."""
         self.ready[row] = self._push(
-            self._prices,
-            self._sizes,
-            self._stamps_ns,
+            self.prices,
+            self.sizes,
+            self.stamps_ns,
             self.counts,
             row,
             self._gap_ns,

@@ -266,6 +266,25 @@ class JournalWriter(SegmentedFolder):
         self.next_sequence = sequence + 1
         return sequence
 
+    def place(self) -> tuple[NDArray[np.uint64], int, int]:
+        """Where the next record goes, for a kernel that writes, seals and publishes it.
+
+        Words of the segment, the record's first among them, and its sequence. If the kernel did, `placed` is to be
+        called before anything else is appended.
+
+        Raises:
+            NoSegment: As `append_decision`.
+            JournalClosed: As `append_decision`.
+        """
+        if self._slot >= self._mark:
+            self._turn()
+        return self._array, (HEADER_BYTES + self._slot * RECORD_BYTES) >> 3, self.next_sequence
+
+    def placed(self) -> None:
+        """The record at `place` was published."""
+        self._slot += 1
+        self.next_sequence += 1
+
     def append_control(self, kind: ControlKind, payload: Mapping[str, Any], *, clock_ns: int = 0) -> int:
         """Append any other input that changes state, over as many records as its JSON takes.
 

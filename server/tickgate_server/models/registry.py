@@ -55,6 +55,10 @@ class ModelRegistry:
         """Names with at least one loaded version, sorted."""
         return sorted({model.name for model in self.models})
 
+    def references_of(self, model: LoadedModel) -> list[str]:
+        """Every reference that means this version now."""
+        return [reference for reference, meant in self._references.items() if meant is model]
+
     def resolve(self, reference: str) -> LoadedModel:
         """The version that `name`, `name@alias`, `name:version` or the empty reference means now.
 

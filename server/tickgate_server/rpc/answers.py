@@ -14,6 +14,7 @@ from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.offload import Run
 from tickgate_server.records import Decision, Request
 from tickgate_server.rpc.codec import STREAM_ITEMS, Encoder, budget_ns, decode
+from tickgate_server.rpc.lane import lanes_of
 from tickgate_server.rpc.status import CANCELLED, DRAINING, Status, status_of
 
 # Items of one stream message answered before other calls get a turn.
@@ -76,6 +77,7 @@ class Answers:
         self._sequence = 0  # in the journal, of the answer at hand if it is OK
         self._pending: set[Pending] = set()  # as many as the models' queues hold
         self._abandoned = False
+        self._lanes = lanes_of(engine)
 
     def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status | Pending:
         """The answer to one `PredictRequest`, serialized; the status where it fails.
@@ -88,6 +90,10 @@ class Answers:
         Returns:
             `Pending` where the model has a thread of its own: `start` it before anything else.
         """
+        for lane in self._lanes:
+            fast = lane.predict(data, arrival_ns, deadline_ns)
+            if fast is not None:
+                return fast
         try:
             message = pb.PredictRequest.FromString(data)
         except DecodeError as error:
@@ -107,6 +113,10 @@ class Answers:
         answer. The status comes back only for a message that is none, or that has more items than one may have: the
         stream ends with it. The answers of a message leave together, and each that is late by then says so.
         """
+        for lane in self._lanes:
+            fast = lane.predict_one(data, arrival_ns, deadline_ns)
+            if fast is not None:
+                return fast
         try:
             message = pb.PredictStreamRequest.FromString(data)
         except DecodeError as error:
@@ -219,10 +229,10 @@ class Answers:
         request = self._request
         decision = self._decision
         decision.stage = 0
+        request.arrival_ns = arrival_ns
+        request.budget_ns = budget_ns(message.budget_us, deadline_ns)
         try:
             decode(message, request)
-            request.arrival_ns = arrival_ns
-            request.budget_ns = budget_ns(message.budget_us, deadline_ns)
             decided = self._engine.decide(request, decision)
         except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status, none is lost
             return self._refused(status_of(error), request, decision, message.request_id)

@@ -5,6 +5,7 @@ import numpy as np
 from tickgate.symbol_hash import worker_of
 from tickgate_server.errors import SymbolElsewhere
 from tickgate_server.ticks.instruments import Instrument, Universe
+from tickgate_server.ticks.symbol_index import SymbolIndex
 
 UNKNOWN, FULL = -1, -2
 # Columns of `SymbolTable.contracts`.
@@ -20,6 +21,7 @@ class SymbolTable:
 
     Attributes:
         universe: As given.
+        index: The same rows, for kernels.
         contracts: float64 [capacity, TERMS]; tick size, lot, minimum size and multiplier by row.
     """
 
@@ -32,6 +34,7 @@ class SymbolTable:
         self.universe = universe
         self._capacity = capacity
         self._rows: dict[str, int] = {}
+        self.index = SymbolIndex(capacity)
         self._candidate: Instrument | None = None
         self.contracts = np.full((capacity, TERMS), np.nan)
         for instrument in own:
@@ -81,6 +84,7 @@ class SymbolTable:
 
     def _set(self, row: int, instrument: Instrument) -> None:
         self._rows[instrument.symbol] = row
+        self.index.add(instrument.symbol, row)
         self.contracts[row] = (
             instrument.tick_size,
             instrument.lot,

@@ -1,0 +1,173 @@
+"""What a server journals: each request once, whatever became of it, through kills; and the same again from replay."""
+
+import json
+import shutil
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from tests.support.messages import features, tick, zigzag
+from tests.support.packages import edit_manifest, publish_logistic
+from tests.support.processes import CALL_S, run, served
+from tests.support.real_data import SPOT_ETH, capture_path, ticks
+
+from tickgate.v1 import signal_pb2 as pb
+from tickgate_server.features import micro10
+from tickgate_server.features.schema import TICK_SESSION_GAP_NS
+from tickgate_server.journal.entries import DecisionEntry
+from tickgate_server.journal.reader import JournalReader
+
+
+def decisions(folder: Path) -> list[dict[str, object]]:
+    with JournalReader(folder) as reader:
+        return [entry.as_dict() for entry in reader if isinstance(entry, DecisionEntry)]
+
+
+def replayed(folder: Path, models: Path) -> tuple[int, str]:
+    done = run("replay", str(folder), "--models", str(models))
+    return done.returncode, done.stdout + done.stderr
+
+
+def mixed_requests() -> list[pb.PredictRequest]:
+    """Good ticks of two symbols, and everything that can go wrong between them."""
+    requests = []
+    for number, (one, other) in enumerate(zip(zigzag("ONE", 60), zigzag("OTHER", 60, price=50.0), strict=True)):
+        one.request_id, other.request_id = f"one-{number}", f"other-{number}"
+        requests += [one, other]
+    bad = tick("ONE", 5, trade=(float("nan"), 1.0), request_id="nan")
+    requests[30:30] = [bad, pb.PredictRequest(request_id="nothing"), pb.PredictRequest(symbol="ONE", model="none")]
+    requests[60:60] = [requests[58], requests[10], tick("ONE", 7, trade=(1.0, 1.0)), pb.PredictRequest(symbol="ONE")]
+    requests[80:80] = [features("ONE", [1e-3] * 10), pb.PredictRequest(symbol="x" * 40), features("ONE", [1.0])]
+    requests[90:90] = [tick("ONE", 2**62, quote=(2.0, 1.0, 1.0, 1.0)), pb.PredictRequest(symbol="ONE", budget_us=1)]
+    return requests
+
+
+@pytest.mark.parametrize("transport", ["queue", "aio"])
+def test_each_request_is_in_the_journal_once_with_its_status_and_replays_bit_for_bit(
+    repository: Path, tmp_path: Path, transport: str
+) -> None:
+    journal = tmp_path / "journal"
+    arguments = ("--journal", str(journal), "--clock", "replay", "--transport", transport)
+    with served(repository, *arguments) as server:
+        codes = []
+        for request in mixed_requests():
+            try:
+                server.stub.Predict(request, timeout=CALL_S)
+                codes.append("OK")
+            except grpc.RpcError as error:
+                codes.append(error.code().name)
+        with pytest.raises(grpc.RpcError):
+            server.channel.unary_unary("/tickgate.v1.SignalService/Predict")(b"\xff\xff", timeout=CALL_S)
+        list(server.stream([[pb.PredictRequest(symbol="ONE"), pb.PredictRequest(model="none")]]))
+    found = decisions(journal)
+    assert [entry["status"] for entry in found] == [*codes, "INVALID_ARGUMENT", "OK", "NOT_FOUND"]
+    wanted = [request.request_id for request in mixed_requests()]
+    assert [entry["request_id"] for entry in found][: len(wanted)] == wanted
+    status, text = replayed(journal, repository)
+    assert status == 0, text
+    assert f"{Counter(codes)['OK'] + 1:,} decisions compared, 0 differ" in text
+
+
+def test_a_killed_server_has_journaled_every_request_it_answered_and_goes_on_behind_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal"
+    arguments = ("--journal", str(journal), "--clock", "replay")
+    answered: list[str] = []
+    enough = threading.Event()
+
+    def ask(server_stub: object, symbol: str) -> None:
+        for number, request in enumerate(zigzag(symbol, 100_000)):
+            request.request_id = f"{symbol}-{number}"
+            try:
+                server_stub.Predict(request, timeout=CALL_S)
+            except grpc.RpcError:
+                return
+            answered.append(request.request_id)
+            if len(answered) > 500:
+                enough.set()
+
+    with served(repository, *arguments) as server:
+        threads = [threading.Thread(target=ask, args=(server.stub, f"SYM{k}")) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        assert enough.wait(60)
+        server.process.stop(signal.SIGKILL)
+        for thread in threads:
+            thread.join(60)
+    with served(repository, *arguments) as server:
+        again = server.stub.Predict(zigzag("AFTER", 1)[0], timeout=CALL_S)
+    assert again.signal.reason == pb.REASON_FEATURES_NOT_READY
+    written = Counter(entry["request_id"] for entry in decisions(journal))
+    assert set(answered) <= set(written)
+    assert max(written.values()) == 1
+    status, text = replayed(journal, repository)
+    assert status == 0, text
+    assert ", 2 starts" in text
+    verified = run("journal", "verify", str(journal))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.fixture
+def journaled(tmp_path: Path) -> tuple[Path, Path]:
+    """A journal of some decisions, and the repository they were made with."""
+    models = tmp_path / "models"
+    publish_logistic(models, latency_budget_ms=60_000.0)
+    with served(models, "--journal", str(tmp_path / "journal"), "--clock", "replay") as server:
+        for request in zigzag("ONE", 40):
+            server.predict(request)
+    return tmp_path / "journal", models
+
+
+def test_replay_refuses_a_repository_without_the_model_that_decided(journaled: tuple[Path, Path]) -> None:
+    journal, models = journaled
+    shutil.rmtree(models / "tiny")
+    publish_logistic(models, name="other")
+    status, text = replayed(journal, models)
+    assert (status, "lacks tiny:1, which decided" in text) == (1, True)
+
+
+def test_replay_refuses_a_model_whose_hash_is_another(journaled: tuple[Path, Path]) -> None:
+    journal, models = journaled
+    shutil.rmtree(models / "tiny")
+    publish_logistic(models, weight=399.0)
+    status, text = replayed(journal, models)
+    assert (status, "that of the model that decided was" in text) == (1, True)
+
+
+def test_replay_names_the_first_field_that_comes_out_otherwise(journaled: tuple[Path, Path]) -> None:
+    journal, models = journaled
+
+    def threshold(manifest: dict[str, object]) -> None:
+        manifest["decision_threshold"] = 0.9999  # the graph stays, and with it the hash
+
+    edit_manifest(models / "tiny" / "1", threshold)
+    status, text = replayed(journal, models)
+    assert status == 1
+    assert "record " in text
+    assert "reason was" in text
+
+
+def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(repository: Path, tmp_path: Path) -> None:
+    frame = ticks(SPOT_ETH)
+    with served(repository, "--journal", str(tmp_path / "journal"), "--clock", "replay") as server:
+        shape = ["--format", "binance", "--target", server.address, "--stream", "--batch", "64"]
+        done = run("replay-ticks", str(capture_path(SPOT_ETH)), *shape, "--deadline-ms", "30000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    used = np.full((frame.height, micro10.WIDTH), np.nan, np.float32)
+    with JournalReader(tmp_path / "journal") as reader:
+        entries = [entry for entry in reader if isinstance(entry, DecisionEntry)]
+    for entry in entries:
+        row = entry.row
+        if row["vector_width"]:
+            used[json.loads(row["request_id"])] = row["vector"][: row["vector_width"]]
+    columns = (frame[column].to_numpy() for column in ("exchange_ts_ns", "price", "size"))
+    trained_on = micro10.batch(*columns, TICK_SESSION_GAP_NS)
+    ready = ~np.isnan(trained_on).any(axis=1)
+    assert len(entries) == frame.height
+    assert used[ready].tobytes() == trained_on[ready].tobytes()
+    assert np.isnan(used[~ready]).all()

@@ -1,0 +1,202 @@
+"""The fast lane and the general path give the same answers, the same journal and the same state, whatever comes."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.messages import START_NS, tick, untimed
+from tests.support.packages import publish_forest, publish_logistic
+
+from tickgate.v1 import signal_pb2 as pb
+from tickgate_server.engine import Engine, EngineSettings
+from tickgate_server.journal.layout import DECISION, RecordKind
+from tickgate_server.journal.reader import JournalReader
+from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.models.registry import ModelRegistry, load_repository
+from tickgate_server.risk.gate import Limits
+from tickgate_server.rpc.answers import Answers
+from tickgate_server.rpc.status import Status
+from tickgate_server.ticks.instruments import Instrument, Universe
+
+TIMES = {"sequence", "checksum", "waiting_ns", "features_ns", "inference_ns", "risk_ns", "total_ns"}
+UNTIMED = [name for name in DECISION.names or () if name not in TIMES]
+LIMITS = Limits(confidence_threshold=0.51, max_order_notional=60_000.0, max_position_size=2_000.0)
+UNIVERSE = Universe({"LOTS": Instrument(symbol="LOTS", lot=5.0, minimum_size=20.0, tick_size=0.25)}, closed=False)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
+    """A forest that is the default, and a logistic regression that has no lane."""
+    folder = tmp_path_factory.mktemp("models")
+    publish_forest(folder, name="forest", latency_budget_ms=60_000.0)
+    publish_logistic(folder, name="line", latency_budget_ms=60_000.0)
+    return load_repository(folder, "forest")
+
+
+class Side:
+    """An engine with a journal, with or without lanes."""
+
+    def __init__(self, registry: ModelRegistry, folder: Path, *, lanes: bool) -> None:
+        self.folder = folder
+        self.journal = JournalWriter(folder, segment_records=256)
+        engine_settings = EngineSettings(capacity=6, replay=True)
+        self.engine = Engine(engine_settings, registry, UNIVERSE, LIMITS, journal=self.journal)
+        self.answers = Answers(self.engine)
+        assert self.answers._lanes
+        if not lanes:
+            self.answers._lanes = []
+
+    def predict(self, data: bytes) -> pb.PredictResponse | Status:
+        found = self.answers.predict(data, time.perf_counter_ns(), 0)
+        return found if isinstance(found, Status) else untimed(pb.PredictResponse.FromString(found))
+
+    def stream(self, data: bytes) -> Any:
+        turns = self.answers.predict_stream(data, time.perf_counter_ns(), 0)
+        while True:
+            try:
+                next(turns)
+            except StopIteration as finished:
+                answer = finished.value
+                break
+        if isinstance(answer, Status):
+            return answer
+        results = pb.PredictStreamResponse.FromString(answer).results
+        for result in results:
+            result.response.ClearField("timing")
+        return list(results)
+
+    def rows(self) -> list[dict[str, bytes]]:
+        """What the journal holds, without times."""
+        self.journal.close()
+        with JournalReader(self.folder) as reader:
+            found = []
+            while (batch := reader.poll(256)).size:
+                chosen = batch[batch["kind"] == RecordKind.DECISION]
+                found += [{name: row[name].tobytes() for name in UNTIMED} for row in chosen]
+        return found
+
+
+def assert_same_journal(fast: Side, slow: Side) -> None:
+    mine, others = fast.rows(), slow.rows()
+    assert len(mine) == len(others)
+    for index, (row, other) in enumerate(zip(mine, others, strict=True)):
+        assert {name: (row[name], other[name]) for name in row if row[name] != other[name]} == {}, index
+
+
+numbers = st.sampled_from([1.0, 99.5, 100.0, 100.25, 101.0, 250.0]) | st.floats(0.01, 1e4)
+odd = st.sampled_from([0.0, -1.0, math.nan, math.inf, -math.inf, 1e308])
+ticks = st.builds(
+    tick,
+    st.sampled_from(["A", "LOTS", "SYM-2", "é", "x" * 32, "x" * 33, "", "G", "H", "I"]),
+    st.sampled_from([START_NS, START_NS + 1, START_NS + 10**9]) | st.integers(-5, 2**62),
+    sequence=st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1]) | st.integers(0, 50),
+    trade=st.none() | st.tuples(numbers | odd, numbers | odd),
+    quote=st.none() | st.tuples(numbers | odd, numbers, numbers, numbers | odd),
+    request_id=st.sampled_from(["", "id", "y" * 36, "y" * 37, "ü"]),
+    model=st.sampled_from(["", "forest", "forest@production", "forest:1", "line", "none"]),
+    budget_us=st.sampled_from([0, 50_000_000, 2**50, 2**63]),
+)
+# A walk that fills the windows, so that the model and the gate are reached.
+walks = st.lists(st.tuples(st.sampled_from([99.0, 100.0, 100.5, 101.0]), st.floats(0.1, 9.0)), max_size=45)
+
+
+@settings(max_examples=60)
+@given(walks, st.lists(ticks, max_size=12), st.booleans(), st.randoms())
+def test_both_ways_give_the_same_answers_and_journal(
+    registry: ModelRegistry,
+    tmp_path_factory: pytest.TempPathFactory,
+    walk: list[tuple[float, float]],
+    others: list[pb.PredictRequest],
+    quoted: bool,  # noqa: FBT001 - hypothesis
+    random: Any,
+) -> None:
+    requests = [
+        tick(
+            "A" if index % 3 else "LOTS",
+            START_NS + index * 10**8,
+            sequence=index + 1,
+            trade=trade,
+            quote=(trade[0] - 0.5, trade[0] + 0.5, 1.0, 2.0) if quoted else None,
+            request_id=f"walk-{index}",
+        )
+        for index, trade in enumerate(walk)
+    ]
+    for other in others:
+        requests.insert(random.randint(0, len(requests)), other)
+    folder = tmp_path_factory.mktemp("journals")
+    fast = Side(registry, folder / "fast", lanes=True)
+    slow = Side(registry, folder / "slow", lanes=False)
+    for request in requests:
+        data = request.SerializeToString()
+        assert fast.predict(data) == slow.predict(data)
+        message = pb.PredictStreamRequest(requests=[request]).SerializeToString()
+        assert fast.stream(message) == slow.stream(message)
+    assert_same_journal(fast, slow)
+
+
+def tag(field: int, wire: int) -> bytes:
+    return bytes((field << 3 | wire,))
+
+
+GOOD = tick("A", START_NS, sequence=9, trade=(100.0, 1.0), request_id="r").SerializeToString()
+ODD_BYTES = {
+    "nothing": b"",
+    "a field that is not known": GOOD + tag(9, 0) + b"\x05",
+    "the budget twice": GOOD + tag(3, 0) + b"\x90\xa1\x0f" + tag(3, 0) + b"\x91\xa1\x0f",
+    "the tick twice, which merges": GOOD + tick("A", START_NS + 5, quote=(1.0, 2.0, 3.0, 4.0)).SerializeToString(),
+    "a tick and then a symbol": GOOD + tag(6, 2) + b"\x01A",
+    "a longer varint than needed": GOOD + tag(3, 0) + b"\x90\xa1\x8f\x80\x00",
+    "a varint of eleven bytes": GOOD + tag(3, 0) + b"\xff" * 10 + b"\x01",
+    "a varint beyond 64 bits": GOOD + tag(3, 0) + b"\xff" * 9 + b"\x7f",
+    "a length beyond the end": GOOD[:-1],
+    "text that is no UTF-8": GOOD + tag(2, 2) + b"\x02\xff\xfe",
+    "a group": GOOD + tag(3, 3),
+    "a double where a varint belongs": GOOD + tag(3, 1) + b"\0" * 8,
+    "bytes that are no message": b"\xff\xff\xff",
+    "the aggressor": tick("A", START_NS, trade=(1.0, 1.0)).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("data", ODD_BYTES.values(), ids=ODD_BYTES)
+def test_odd_bytes_are_read_as_protobuf_reads_them(registry: ModelRegistry, tmp_path: Path, data: bytes) -> None:
+    fast = Side(registry, tmp_path / "fast", lanes=True)
+    slow = Side(registry, tmp_path / "slow", lanes=False)
+    for side in (fast, slow):
+        side.predict(tick("A", START_NS - 1, trade=(99.0, 1.0)).SerializeToString())
+    for _ in range(2):
+        assert fast.predict(data) == slow.predict(data)
+    assert_same_journal(fast, slow)
+
+
+@given(st.binary(max_size=80))
+def test_arbitrary_bytes_are_read_as_protobuf_reads_them(
+    registry: ModelRegistry, tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("journals")
+    fast, slow = Side(registry, folder / "fast", lanes=True), Side(registry, folder / "slow", lanes=False)
+    assert fast.predict(data) == slow.predict(data)
+    assert fast.stream(data) == slow.stream(data)
+    assert_same_journal(fast, slow)
+
+
+def test_the_plain_case_takes_the_lane_and_all_else_does_not(registry: ModelRegistry, tmp_path: Path) -> None:
+    side = Side(registry, tmp_path, lanes=True)
+    (lane,) = side.answers._lanes
+    now = time.perf_counter_ns
+
+    def taken(request: pb.PredictRequest) -> bool:
+        return lane.predict(request.SerializeToString(), now(), 0) is not None
+
+    first = tick("A", START_NS, trade=(100.0, 1.0))
+    assert not taken(first)  # a new symbol gets its row on the general path
+    side.predict(first.SerializeToString())
+    assert taken(tick("A", START_NS + 1, trade=(100.0, 1.0)))
+    assert taken(tick("A", START_NS + 2, quote=(1.0, 2.0, 3.0, 4.0), model="forest:1", budget_us=10_000))
+    assert not taken(tick("A", START_NS + 3, trade=(100.0, 1.0), model="line"))
+    assert not taken(tick("A", START_NS + 3, trade=(100.0, 1.0), budget_us=1_999))
+    assert not taken(tick("A", START_NS, trade=(100.0, 1.0)))  # out of order: refused, and nothing changed
+    assert not taken(pb.PredictRequest(symbol="A"))
