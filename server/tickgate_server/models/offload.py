@@ -9,12 +9,11 @@ gives in the end is dropped.
 """
 
 import contextlib
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from threading import Condition, Lock, Thread, get_native_id
+from threading import Condition, Lock, Thread
 from time import perf_counter_ns
 
 import numpy as np
@@ -204,7 +203,6 @@ class ModelThread:
         self._thread.join(_JOIN_S)
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), int(os.environ.get("XNICE", "0")))
         while (run := self._next()) is not None:
             outcome = self._run(run)
             with self._watchdog.lock:
