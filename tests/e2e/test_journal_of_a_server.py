@@ -13,7 +13,7 @@ import pytest
 from tests.support.messages import features, tick, zigzag
 from tests.support.packages import edit_manifest, publish_logistic
 from tests.support.processes import CALL_S, run, served
-from tests.support.real_data import SPOT_ETH, capture_path, ticks
+from tests.support.real_data import CAPTURES, capture_path, ticks
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.features import micro10
@@ -152,11 +152,14 @@ def test_replay_names_the_first_field_that_comes_out_otherwise(journaled: tuple[
     assert "reason was" in text
 
 
-def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(repository: Path, tmp_path: Path) -> None:
-    frame = ticks(SPOT_ETH)
+@pytest.mark.parametrize("name", CAPTURES)
+def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(
+    name: str, repository: Path, tmp_path: Path
+) -> None:
+    frame = ticks(name)
     with served(repository, "--journal", str(tmp_path / "journal"), "--clock", "replay") as server:
         shape = ["--format", "binance", "--target", server.address, "--stream", "--batch", "64"]
-        done = run("replay-ticks", str(capture_path(SPOT_ETH)), *shape, "--deadline-ms", "30000")
+        done = run("replay-ticks", str(capture_path(name)), *shape, "--deadline-ms", "30000")
     assert done.returncode == 0, done.stdout + done.stderr
     used = np.full((frame.height, micro10.WIDTH), np.nan, np.float32)
     with JournalReader(tmp_path / "journal") as reader:
