@@ -188,7 +188,18 @@ def started(journaled: Journaled, symbol: str) -> int:
 def test_what_its_caller_cancelled_is_journaled_so_and_the_server_goes_on(
     shared: Journaled, transport: str, *, stream: bool
 ) -> None:
-    symbol = f"CANCELLED-{transport}-{stream}"
+    # A model's run may end before the caller's word arrives: then the caller tries with the next symbol.
+    for attempt in range(20):
+        symbol = f"CANCELLED-{transport}-{stream}-{attempt}"
+        status, stage = cancel_one(shared, symbol, stream=stream)
+        if status == CANCELLED:
+            break
+    assert status == CANCELLED
+    assert stage in {Stage.FEATURES, Stage.INFERENCE}
+
+
+def cancel_one(shared: Journaled, symbol: str, *, stream: bool) -> tuple[int, int]:
+    """Status and stage of a request that its caller cancels once its model's thread was given it."""
     for request in zigzag(symbol, 12):
         shared.server.predict(request)
     blocker = call(shared, ask("slow"))
@@ -204,8 +215,7 @@ def test_what_its_caller_cancelled_is_journaled_so_and_the_server_goes_on(
     assert blocker.result().prediction.confidence == 0.5
     assert shared.server.predict(ask("slow")).prediction.confidence == 0.5
     ((status, stage),) = stages(shared.decisions(symbol))
-    assert status == CANCELLED
-    assert stage in {Stage.FEATURES, Stage.INFERENCE}
+    return status, stage
 
 
 def test_the_grpc_deadline_stops_a_slow_model_too(shared: Journaled) -> None:
