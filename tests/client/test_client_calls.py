@@ -343,28 +343,32 @@ def test_one_client_serves_several_threads(peer: ScriptedServer) -> None:
         assert client.latency.percentiles().count == 200
 
 
-async def test_asyncio_calls_overlap_on_one_connection(peer: ScriptedServer) -> None:
+def test_asyncio_calls_overlap_on_one_connection(peer: ScriptedServer) -> None:
     together = threading.Barrier(3)
 
     def meet(request: signal_pb2.PredictRequest) -> signal_pb2.PredictResponse:
         together.wait(60)
         return hold(request)
 
+    async def ask() -> list[signal_pb2.PredictResponse]:
+        async with AsyncSignalClient(peer.target, deadline_s=60.0) as client:
+            return await asyncio.gather(*(client.predict("S", request_id=str(i)) for i in range(3)))
+
     peer.answer = meet
-    async with AsyncSignalClient(peer.target, deadline_s=60.0) as client:
-        answers = await asyncio.gather(*(client.predict("S", request_id=str(i)) for i in range(3)))
-    assert [answer.request_id for answer in answers] == ["0", "1", "2"]
+    assert [answer.request_id for answer in asyncio.run(ask())] == ["0", "1", "2"]
 
 
-async def test_an_asyncio_stream_takes_an_asynchronous_iterable(peer: ScriptedServer) -> None:
+def test_an_asyncio_stream_takes_an_asynchronous_iterable(peer: ScriptedServer) -> None:
     async def requests() -> AsyncIterator[signal_pb2.PredictRequest]:
         for request in numbered_requests(5):
             await asyncio.sleep(0)
             yield request
 
-    async with AsyncSignalClient(peer.target) as client:
-        ids = [result.request_id async for result in client.predict_stream(requests(), 2)]
-    assert ids == ["r0", "r1", "r2", "r3", "r4"]
+    async def ask() -> list[str]:
+        async with AsyncSignalClient(peer.target) as client:
+            return [result.request_id async for result in client.predict_stream(requests(), 2)]
+
+    assert asyncio.run(ask()) == ["r0", "r1", "r2", "r3", "r4"]
 
 
 def test_the_table_of_errors_knows_every_status_but_ok() -> None:
