@@ -281,7 +281,7 @@ class Answers:
     def _unreadable(self, error: FieldInvalid) -> Status:
         """The status of a message in which no request was found."""
         self._request.input = 0
-        self._request.model = ""
+        self._request.model = self._request.symbol = ""
         self._request.budget_ns = 0
         self._decision.stage = 0
         return self._refused(status_of(error), self._request, self._decision, "")

@@ -24,6 +24,7 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
         FieldInvalid: `request_id` is too long.
     """
     request.input = 0  # what of the request before is left does not count
+    request.symbol = ""
     request.model = message.model
     if len(message.request_id) > REQUEST_ID_BYTES // 4 and len(message.request_id.encode()) > REQUEST_ID_BYTES:
         raise FieldInvalid("request_id", f"up to {REQUEST_ID_BYTES} bytes of UTF-8", message.request_id)
