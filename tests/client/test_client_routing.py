@@ -91,7 +91,11 @@ class Sync:
 
     def __init__(self, target: str, **arguments: Any) -> None:
         self._client = RoutedSignalClient(target, deadline_s=10.0, **arguments)
-        self._client.connect(timeout_s=10.0)
+        try:
+            self._client.connect(timeout_s=10.0)
+        except BaseException:
+            self._client.close()
+            raise
 
     def predict(self, symbol: str) -> signal_pb2.PredictResponse:
         return self._client.predict(trade_tick(symbol))
@@ -108,11 +112,19 @@ class Sync:
 class Asyncio:
     def __init__(self, target: str, **arguments: Any) -> None:
         self._runner = asyncio.Runner()
-        self._client = self._runner.run(self._open(target, arguments))
+        try:
+            self._client = self._runner.run(self._open(target, arguments))
+        except BaseException:
+            self._runner.close()
+            raise
 
     async def _open(self, target: str, arguments: dict[str, Any]) -> AsyncRoutedSignalClient:
         client = AsyncRoutedSignalClient(target, deadline_s=10.0, **arguments)
-        await client.connect(timeout_s=10.0)
+        try:
+            await client.connect(timeout_s=10.0)
+        except BaseException:
+            await client.close()
+            raise
         return client
 
     def predict(self, symbol: str) -> signal_pb2.PredictResponse:
