@@ -6,10 +6,11 @@ LOCK := requirements/dev.txt
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup check-system demo test lint format proto lock bench clean
+.PHONY: help setup check-system demo test soak lint format proto lock bench clean
 help:
 	@echo 'make demo    install, train on S&P 500 and NASDAQ bars, export, serve, replay a year through Predict'
 	@echo 'make test    install and run the tests'
+	@echo 'make soak    the campaigns among the tests at full size: millions of requests, many kills'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make proto   generate the Python code of proto/ again'
 	@echo 'make bench   measure: tables, no assertions'
@@ -32,6 +33,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	@$(BIN)/python -m pytest --soak -v --log-cli-level=INFO
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -35,11 +35,11 @@ def tick_requests(symbol: str, count: int, seed: int, *, start_ns: int = START_N
     ]
 
 
-def write_requests(prefix: Path, connections: int, count: int, *, stream: bool) -> None:
+def write_requests(prefix: Path, connections: int, count: int, *, stream: bool, symbols: str = "SYM") -> None:
     """One file a connection, `<prefix>.<i>`: each request preceded by its length, 4 bytes, little endian."""
     for connection in range(connections):
         with prefix.with_suffix(f".{connection}").open("wb") as file:
-            for request in tick_requests(f"SYM{connection}", count, seed=connection):
+            for request in tick_requests(f"{symbols}{connection}", count, seed=connection):
                 message = PredictStreamRequest(requests=[request]) if stream else request
                 data = message.SerializeToString()
                 file.write(struct.pack("<I", len(data)) + data)

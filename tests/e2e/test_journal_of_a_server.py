@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from tests.support.messages import features, tick, zigzag
 from tests.support.packages import edit_manifest, publish_logistic
-from tests.support.processes import CALL_S, run, served
+from tests.support.processes import CALL_S, Served, run, served
 from tests.support.real_data import CAPTURES, capture_path, ticks
 
 from tickgate.v1 import signal_pb2 as pb
@@ -72,42 +73,51 @@ def test_each_request_is_in_the_journal_once_with_its_status_and_replays_bit_for
     assert f"{Counter(codes)['OK'] + 1:,} decisions compared, 0 differ" in text
 
 
+def ask_until_it_dies(server: Served, requests: int, start: int) -> list[str]:
+    """Kill a server that four callers ask without pause; the ids of the requests that it answered."""
+    answered: list[str] = []
+    enough = threading.Event()
+
+    def ask(symbol: str) -> None:
+        for number, request in enumerate(zigzag(symbol, 100_000)):
+            request.request_id = f"{start}-{symbol}-{number}"
+            try:
+                server.predict(request)
+            except grpc.RpcError:
+                return
+            answered.append(request.request_id)
+            if len(answered) > requests:
+                enough.set()
+
+    threads = [threading.Thread(target=ask, args=(f"SYM{k}",)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    assert enough.wait(60)
+    server.process.stop(signal.SIGKILL)
+    for thread in threads:
+        thread.join(60)
+    return answered
+
+
 def test_a_killed_server_has_journaled_every_request_it_answered_and_goes_on_behind_it(
-    repository: Path, tmp_path: Path
+    repository: Path, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
     journal = tmp_path / "journal"
     arguments = ("--journal", str(journal), "--clock", "replay")
     answered: list[str] = []
-    enough = threading.Event()
-
-    def ask(server_stub: object, symbol: str) -> None:
-        for number, request in enumerate(zigzag(symbol, 100_000)):
-            request.request_id = f"{symbol}-{number}"
-            try:
-                server_stub.Predict(request, timeout=CALL_S)
-            except grpc.RpcError:
-                return
-            answered.append(request.request_id)
-            if len(answered) > 500:
-                enough.set()
-
+    kills = soak(1, 20)
+    for start in range(kills):
+        with served(repository, *arguments) as server:
+            answered += ask_until_it_dies(server, 500 + 137 * start, start)
     with served(repository, *arguments) as server:
-        threads = [threading.Thread(target=ask, args=(server.stub, f"SYM{k}")) for k in range(4)]
-        for thread in threads:
-            thread.start()
-        assert enough.wait(60)
-        server.process.stop(signal.SIGKILL)
-        for thread in threads:
-            thread.join(60)
-    with served(repository, *arguments) as server:
-        again = server.stub.Predict(zigzag("AFTER", 1)[0], timeout=CALL_S)
+        again = server.predict(zigzag("AFTER", 1)[0])
     assert again.signal.reason == pb.REASON_FEATURES_NOT_READY
     written = Counter(entry["request_id"] for entry in decisions(journal))
     assert set(answered) <= set(written)
     assert max(written.values()) == 1
     status, text = replayed(journal, repository)
     assert status == 0, text
-    assert ", 2 starts" in text
+    assert f", {kills + 1} starts" in text
     verified = run("journal", "verify", str(journal))
     assert verified.returncode == 0, verified.stdout + verified.stderr
 

@@ -103,6 +103,34 @@ def test_an_observer_that_is_killed_under_load_is_started_again_and_has_counted_
         assert value(samples, "tickgate_observer_lost_records_total") == 0
 
 
+@contextmanager
+def cores_taken() -> Iterator[None]:
+    """Processes that leave no core idle."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def test_the_observer_gives_way_and_takes_its_turn_all_the_same(repository: Path) -> None:
+    with served(repository, "--clock", "replay") as server:
+        threads = [int(path.name) for path in Path(f"/proc/{observer_pid(server)}/task").iterdir()]
+        policies = [os.sched_getscheduler(thread) for thread in threads]
+        assert policies.count(os.SCHED_IDLE) == 2  # what follows, and what answers scrapes
+        reader = ControlBlockReader(Path(server.process._journal.name) / FILE_NAME)
+        with cores_taken():
+            for request in zigzag("A", 5):
+                server.predict(request)
+            give_up = time.monotonic() + 30.0
+            seen = 0.0
+            while seen < 5.0:
+                assert time.monotonic() < give_up
+                seen = reader.read(Slot.HEARTBEAT, 10**9)[0]
+
+
 def test_the_observer_of_a_server_that_is_killed_ends(repository: Path) -> None:
     with served(repository, "--clock", "replay") as server:
         server.predict(zigzag("A", 1)[0])

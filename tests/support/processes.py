@@ -134,10 +134,12 @@ class Served:
             return error.code(), error.details()
         raise AssertionError(f"expected a refusal, got {answer}")
 
-    def stream(self, messages: Iterable[list[pb.PredictRequest]]) -> Iterator[pb.PredictStreamResponse]:
+    def stream(
+        self, messages: Iterable[list[pb.PredictRequest]], timeout_s: float = CALL_S
+    ) -> Iterator[pb.PredictStreamResponse]:
         """Answers of one stream, a message for each list."""
         requests = (pb.PredictStreamRequest(requests=message) for message in messages)
-        return iter(self.stub.PredictStream(requests, timeout=CALL_S))
+        return iter(self.stub.PredictStream(requests, timeout=timeout_s))
 
     def scrape(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """Every sample of the metrics endpoint, by its name and labels."""

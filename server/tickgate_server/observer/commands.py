@@ -19,8 +19,6 @@ from tickgate_server.journal.errors import JournalError
 from tickgate_server.observer.address import MetricsAddressTaken
 from tickgate_server.observer.service import Observer
 
-# Below what answers: on a core that both want, the scheduler lets an answer go first at once.
-_NICENESS = 10
 # How long the observer of a server that was killed may take to let go of port and control block.
 _PATIENCE_S = 2.0
 
@@ -59,7 +57,6 @@ def observe(
     logs.configure(log_format, log_level)
     ends = _signals(ignored=attached)
     if attached:
-        os.nice(_NICENESS)
         ends = 0  # standard input
     end = threading.Event()
     threading.Thread(target=_watch, args=[ends, end], name="end", daemon=True).start()
@@ -76,7 +73,7 @@ def observe(
         _report({"metrics": observer.address})
     else:
         _LOG.info("observing", journals=[str(folder) for folder in journals], metrics=observer.address)
-    observer.run(end)
+    observer.run(end, behind=attached)
 
 
 def _signals(*, ignored: bool) -> int:

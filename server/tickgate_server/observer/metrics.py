@@ -142,6 +142,7 @@ class MetricsEndpoint:
 
     Attributes:
         address: `host:port` that it listens on.
+        thread: That answers, and starts one for each scrape.
 
     Args:
         address: `host:port`; port 0 takes a free one.
@@ -158,11 +159,11 @@ class MetricsEndpoint:
         registry = CollectorRegistry()
         registry.register(collector)
         self._server: WSGIServer
-        self._thread: Thread
+        self.thread: Thread
         give_up = time.monotonic() + patience_s
         while True:
             try:
-                self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
+                self._server, self.thread = start_http_server(port, host.strip("[]"), registry)
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= give_up:
@@ -174,7 +175,7 @@ class MetricsEndpoint:
         """Stop answering and wait for the thread."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self.thread.join()
 
 
 def _names(numbers: type[Action] | type[Reason] | type[Stage]) -> dict[int, str]:

@@ -5,10 +5,13 @@ thread (`ObserverThread`).
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread
+
+import structlog
 
 from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter
 from tickgate_server.journal.segments import segment_numbers
@@ -24,6 +27,11 @@ IDLE_S = 0.02
 # A scrape waits so long for what was journaled before it; what is missing then is in the lag.
 SCRAPE_S = 0.05
 _RETRY_S = 0.05
+# Behind answers, the observer runs only where they leave a core idle. Where they leave none for so long, it takes its
+# turn all the same: the values it hands back must not grow old.
+LATE_S = 0.5
+
+_LOG = structlog.get_logger()
 
 
 class Observer:
@@ -57,6 +65,7 @@ class Observer:
         self._stack = contextlib.ExitStack()
         self._endpoint: MetricsEndpoint | None = None
         self._tails: list[Tail] = []
+        self._stepped = time.monotonic()
         counters = Counters()
         with contextlib.ExitStack() as stack:
             for journal, control in zip(journals, controls, strict=True):
@@ -77,19 +86,20 @@ class Observer:
         """`host:port` that metrics are served on; None without an endpoint."""
         return self._endpoint.address if self._endpoint else None
 
-    def run(self, end: Event) -> None:
-        """Observe until `end` is set, then take in what is left, and let go of everything."""
+    def run(self, end: Event, *, behind: bool = False) -> None:
+        """Observe until `end` is set, then take in what is left, and let go of everything.
+
+        Args:
+            end: Set from another thread.
+            behind: Give way to every other process: a thread that wakes up on a busy core otherwise holds an answer up
+                for a whole time slice, some milliseconds. Not for a thread of a server's: it would starve with the
+                interpreter's lock in its hands.
+        """
         try:
-            pause_s = BUSY_S
-            while not end.wait(pause_s):
-                taken = 0
-                for tail in self._tails:
-                    taken += tail.catch_up(IDLE_S)
-                    with self._lock:
-                        tail.hand_back()
-                    if end.is_set():
-                        break
-                pause_s = BUSY_S if taken else min(pause_s * 2.0, IDLE_S)
+            if behind:
+                self._run_behind(end)
+            else:
+                self._follow(end)
             # Port and control block are free for the next server while the rest is read.
             self._close_endpoint()
             for tail in self._tails:
@@ -98,6 +108,34 @@ class Observer:
                 tail.catch_up()
         finally:
             self.close()
+
+    def _run_behind(self, end: Event) -> None:
+        follower = Thread(target=self._follow, args=[end], name="follower", daemon=True)
+        follower.start()
+        _give_way(follower)
+        if self._endpoint is not None:
+            _give_way(self._endpoint.thread)
+        while not end.wait(LATE_S):
+            if time.monotonic() - self._stepped > LATE_S:
+                self._step(end)
+        follower.join()
+
+    def _follow(self, end: Event) -> None:
+        pause_s = BUSY_S
+        while not end.wait(pause_s):
+            pause_s = BUSY_S if self._step(end) else min(pause_s * 2.0, IDLE_S)
+
+    def _step(self, end: Event) -> int:
+        """Take in what is new, and hand back; the number of records."""
+        taken = 0
+        for tail in self._tails:
+            taken += tail.catch_up(IDLE_S)
+            with self._lock:
+                tail.hand_back()
+            if end.is_set():
+                break
+        self._stepped = time.monotonic()
+        return taken
 
     def close(self) -> None:
         """Let go of journals, control blocks and the endpoint."""
@@ -136,6 +174,14 @@ class ObserverThread:
         """Take in what is left in the journals, and end."""
         self._end.set()
         self._thread.join()
+
+
+def _give_way(thread: Thread) -> None:
+    """Run a thread, and those that it starts, only on a core that nobody else wants."""
+    try:
+        os.sched_setscheduler(thread.native_id or 0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:  # a container may forbid it
+        _LOG.warning("the observer does not give way to answers", thread=thread.name, why=str(error))
 
 
 def _control_writer(path: Path, patience_s: float) -> ControlBlockWriter:
