@@ -4,7 +4,6 @@ python -m bench.empty_handler ADDRESS ANSWER_HEX
 """
 
 import sys
-from collections.abc import Generator
 
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.models.registry import ModelRegistry
@@ -24,11 +23,12 @@ class Nothing:
         del data, arrival_ns, deadline_ns
         return self._answer
 
-    def predict_stream(self, data: bytes, arrival_ns: int, deadline_ns: int) -> Generator[None, None, bytes]:
-        """The bytes."""
-        del data, arrival_ns, deadline_ns
-        yield from ()
-        return self._answer
+    predict_stream = predict
+
+    def abandon(self) -> None:
+        """Nothing waits."""
+
+    close = abandon
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """How every numba kernel of tickgate is compiled, and where its machine code is kept.
 
 numba's own cache is keyed by the file of the function alone: a cached caller keeps the old result when a callee in
-another file changed. So the cache folder is named by a hash of all of tickgate's kernel sources and of numba's version,
-which also serves read-only installs. It is `$TICKGATE_KERNEL_CACHE/<hash>`, by default
-`$XDG_CACHE_HOME/tickgate/kernels/<hash>`; the newest `KEPT_CACHES` folders are kept, older ones removed.
+another file changed. So the cache folder is named by a hash of all modules with a kernel in them, of all that these
+import (whose constants are compiled in), and of numba's version, which also serves read-only installs. It is
+`$TICKGATE_KERNEL_CACHE/<hash>`, by default `$XDG_CACHE_HOME/tickgate/kernels/<hash>`; the newest `KEPT_CACHES` folders
+are kept, older ones removed.
 
 Kernels are compiled when their module is imported, for explicit signatures, never with fastmath: batch and stream are
 the same machine code, and equal bit for bit.
@@ -11,6 +12,7 @@ the same machine code, and equal bit for bit.
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,11 +22,21 @@ from typing import Any, TypeVar, cast
 
 KEPT_CACHES = 8
 _PACKAGE = Path(__file__).resolve().parent
+_IMPORTED = re.compile(r"^from (tickgate_server[\w.]*) import", re.MULTILINE)
 
 
 def _kernel_sources() -> list[Path]:
-    """Every module that could hold a kernel or a constant compiled into one: those that name numba or this module."""
-    return sorted(path for path in _PACKAGE.rglob("*.py") if "tickgate_server.kernels import" in path.read_text())
+    """Every module that could hold a kernel or a constant compiled into one."""
+    texts = {path: path.read_text() for path in _PACKAGE.rglob("*.py")}
+    found = {path for path, text in texts.items() if "tickgate_server.kernels import" in text}
+    reached = set(found)
+    while reached:  # what they import, and what that imports
+        names = {name for path in reached for name in _IMPORTED.findall(texts[path])}
+        places = [_PACKAGE.joinpath(*name.split(".")[1:]) for name in names]
+        modules = {path for place in places for path in (place.with_suffix(".py"), *place.glob("*.py"))}
+        reached = {path for path in modules if path in texts} - found
+        found |= reached
+    return sorted(found)
 
 
 def _source_hash() -> str:

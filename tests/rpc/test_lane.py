@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,12 @@ class Side:
         return found if isinstance(found, Status) else untimed(pb.PredictResponse.FromString(found))
 
     def stream(self, data: bytes) -> Any:
-        turns = self.answers.predict_stream(data, time.perf_counter_ns(), 0)
-        while True:
+        answer = self.answers.predict_stream(data, time.perf_counter_ns(), 0)
+        while isinstance(answer, Generator):
             try:
-                next(turns)
+                next(answer)
             except StopIteration as finished:
                 answer = finished.value
-                break
         if isinstance(answer, Status):
             return answer
         results = pb.PredictStreamResponse.FromString(answer).results

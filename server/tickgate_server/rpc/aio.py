@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from time import perf_counter_ns
 from typing import Any, TypeAlias, cast
 
@@ -108,21 +108,24 @@ class _SignalHandlers:
             data = await self._next(context)
             if data is None:
                 return
-            turns = self._answers.predict_stream(data, perf_counter_ns(), remaining_ns(context.time_remaining()))
-            while True:
-                try:
-                    pending = next(turns)
-                except StopIteration as finished:
-                    answer: bytes | Status = finished.value
-                    break
-                if pending is None:
-                    await asyncio.sleep(0)
-                else:
-                    await self._settled(pending)
+            found = self._answers.predict_stream(data, perf_counter_ns(), remaining_ns(context.time_remaining()))
+            answer = found if isinstance(found, bytes) else await self._come_to(found)
             if isinstance(answer, Status):
                 await context.abort(answer.code, answer.message)
             await context.write(answer)
         await context.abort(DRAINING.code, DRAINING.message)
+
+    async def _come_to(self, turns: Generator[Pending | None, None, bytes | Status]) -> bytes | Status:
+        """What a stream message is answered with, in turns with other calls."""
+        while True:
+            try:
+                pending = next(turns)
+            except StopIteration as finished:
+                return cast("bytes | Status", finished.value)
+            if pending is None:
+                await asyncio.sleep(0)
+            else:
+                await self._settled(pending)
 
     async def _settled(self, pending: Pending) -> None:
         """Run the model of a request on its thread; cancelled with the call."""

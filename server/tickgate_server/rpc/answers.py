@@ -105,18 +105,23 @@ class Answers:
 
     def predict_stream(
         self, data: bytes, arrival_ns: int, deadline_ns: int
-    ) -> Generator[Pending | None, None, bytes | Status]:
-        """The answer to one `PredictStreamRequest`; as `predict` otherwise.
+    ) -> bytes | Generator[Pending | None, None, bytes | Status]:
+        """The answer to one `PredictStreamRequest`, or how to come to it; as `predict` otherwise.
 
-        Pauses after each turn for other calls, and at each item whose model has a thread of its own with its `Pending`:
-        `start` that before anything else, and go on once it is settled. A failed item carries its own status in the
-        answer. The status comes back only for a message that is none, or that has more items than one may have: the
-        stream ends with it. The answers of a message leave together, and each that is late by then says so.
+        The generator pauses after each turn for other calls, and at each item whose model has a thread of its own with
+        its `Pending`: `start` that before anything else, and go on once it is settled. A failed item carries its own
+        status in the answer. The status comes back only for a message that is none, or that has more items than one may
+        have: the stream ends with it. The answers of a message leave together, and each that is late by then says so.
         """
         for lane in self._lanes:
             fast = lane.predict_one(data, arrival_ns, deadline_ns)
             if fast is not None:
                 return fast
+        return self._stream_message(data, arrival_ns, deadline_ns)
+
+    def _stream_message(
+        self, data: bytes, arrival_ns: int, deadline_ns: int
+    ) -> Generator[Pending | None, None, bytes | Status]:
         try:
             message = pb.PredictStreamRequest.FromString(data)
         except DecodeError as error:

@@ -49,7 +49,7 @@ _DONE = Status(grpc.StatusCode.OK, "")
 _NO_MORE = _DONE
 
 Event: TypeAlias = Any
-Answering: TypeAlias = Generator[Pending | None, None, bytes | Status]
+Answering: TypeAlias = bytes | Generator[Pending | None, None, bytes | Status]
 
 
 class QueueListener:
@@ -250,7 +250,7 @@ class QueueListener:
         del deadline
         _Stream(self, call, self._reflect, self._answers).start()
 
-    def _reflect(self, data: bytes) -> Answering:
+    def _reflect(self, data: bytes) -> Generator[None, None, bytes | Status]:
         try:
             request = reflection_pb2.ServerReflectionRequest.FromString(data)
         except DecodeError as error:
@@ -347,14 +347,12 @@ class _Stream:
         self._pending: Pending | None = None
         self._waiting = True  # for the next message
         self._over = False
+        self._receive = cygrpc.ReceiveMessageOperation(_NO_FLAGS)  # filled again by each batch
 
     def start(self) -> None:
         self._listener.opened(self)
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
-        operations = (
-            cygrpc.SendInitialMetadataOperation(_NO_METADATA, _NO_FLAGS),
-            cygrpc.ReceiveMessageOperation(_NO_FLAGS),
-        )
+        operations = (cygrpc.SendInitialMetadataOperation(_NO_METADATA, _NO_FLAGS), self._receive)
         self._call.start_server_batch(operations, self._on_message)
 
     def drain(self) -> None:
@@ -377,8 +375,12 @@ class _Stream:
             self._end(_DONE)
             return
         self._waiting = False
-        self._turns = self._answer(data)
-        self._go_on()
+        answering = self._answer(data)
+        if isinstance(answering, bytes):
+            self._reply(answering)
+        else:
+            self._turns = answering
+            self._go_on()
 
     def _go_on(self) -> None:
         if self._unfinished():
@@ -404,7 +406,7 @@ class _Stream:
             self._end(DRAINING, cygrpc.SendMessageOperation(answer, _NO_FLAGS))
         else:
             self._waiting = True
-            operations = (cygrpc.SendMessageOperation(answer, _NO_FLAGS), cygrpc.ReceiveMessageOperation(_NO_FLAGS))
+            operations = (cygrpc.SendMessageOperation(answer, _NO_FLAGS), self._receive)
             self._call.start_server_batch(operations, self._on_message)
 
     def _end(self, status: Status, *before: Any) -> None:

@@ -1,0 +1,36 @@
+"""What the parts of the fast lane's kernel hand each other, and the enums' numbers that they write."""
+
+from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.reasons import Action, Reason
+
+# Columns of a lane's `settings`, int64.
+FUTURE_LIMIT_NS, STALE_LIMIT_NS, REPLAY, HORIZON, LATENCY_BUDGET_NS, MODEL_INDEX, VALID_FOR_US, GAP_NS = range(8)
+SETTINGS = 8
+
+# What `answer` and its parts hand each other, int64 [FACTS]; the five times in the order of the record's.
+(
+    WAITING_NS,
+    FEATURES_NS,
+    INFERENCE_NS,
+    RISK_NS,
+    TOTAL_NS,
+    SCORED,
+    READY,
+    TRADES,
+    FEATURES_TS_NS,
+    BUDGET_NS,
+    ASKED_BUDGET_NS,
+    SEND_TS_NS,
+    REASON,
+    ACTION,
+    VALID_FOR,
+    APPLIED,
+    CLOCK,
+    STATUS,
+) = range(18)
+FACTS = 18
+
+CHECK_COUNT = len(CHECKS)
+HOLD, BUY, SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
+APPROVED, INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
+NOT_READY = int(Reason.FEATURES_NOT_READY)
