@@ -25,6 +25,8 @@ class Nothing:
 
     predict_stream = predict
 
+    waiting = False
+
     def abandon(self) -> None:
         """Nothing waits."""
 

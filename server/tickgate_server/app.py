@@ -225,6 +225,7 @@ def _serve(
             address=section.listen,
             max_message_bytes=section.max_message_bytes,
             max_concurrent_requests=section.max_concurrent_requests,
+            busy_poll_us=section.busy_poll_us,
             drain_s=section.drain_s,
             tls_certificate=section.tls_certificate,
             tls_key=section.tls_key,

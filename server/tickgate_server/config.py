@@ -53,6 +53,8 @@ class ServerSection(_Section):
     """`queue` polls gRPC's own queue (fast, private to grpcio), `aio` is grpcio's public server.
 
     `auto` is `queue` where it was tested with this grpcio."""
+    busy_poll_us: Annotated[int, Field(ge=0, le=10_000)] = 150
+    """Transport `queue`: where the next request usually comes within so long, wait for it awake; 0: never."""
     tls_certificate: Path | None = None
     """PEM file; with `tls_key` the data listener speaks TLS."""
     tls_key: Path | None = None

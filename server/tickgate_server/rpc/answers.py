@@ -79,6 +79,11 @@ class Answers:
         self._abandoned = False
         self._lanes = lanes_of(engine)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether requests wait for a model that has a thread of its own."""
+        return bool(self._pending)
+
     def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status | Pending:
         """The answer to one `PredictRequest`, serialized; the status where it fails.
 

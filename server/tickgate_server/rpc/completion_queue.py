@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tickgate_server.engine import Engine
 from tickgate_server.rpc import reflection
 from tickgate_server.rpc.answers import Answers, Pending, remaining_ns
+from tickgate_server.rpc.busy_poll import BusyPoll, Event
 from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
 from tickgate_server.rpc.listener import ABANDONED_S, ListenerSettings, ListenFailed
 from tickgate_server.rpc.status import DRAINING, Status
@@ -48,7 +49,6 @@ _DONE = Status(grpc.StatusCode.OK, "")
 # read yet.
 _NO_MORE = _DONE
 
-Event: TypeAlias = Any
 Answering: TypeAlias = bytes | Generator[Pending | None, None, bytes | Status]
 
 
@@ -67,6 +67,7 @@ class QueueListener:
         self._turns: deque[Callable[[], bool]] = deque()
         self._streams: set[_Stream] = set()
         self._queue = cygrpc.CompletionQueue()
+        self._poll = BusyPoll(self._queue, settings.busy_poll_us * 1000)
         self._server = cygrpc.Server(tuple(settings.options), False)
         self._server.register_completion_queue(self._queue)
         self._methods: dict[bytes, Callable[[Any, float], None]] = {
@@ -143,13 +144,15 @@ class QueueListener:
 
     def _step(self, wake_at: float) -> bool:
         """Take one event, or give unfinished stream messages a turn each; True once the server is shut down."""
+        awake = not self._answers.waiting
         if self._turns:
             for _ in range(len(self._turns)):
                 unfinished = self._turns.popleft()
                 if unfinished():
                     self._turns.append(unfinished)
             wake_at = time.time()
-        event = self._queue.poll(wake_at)
+            awake = False
+        event = self._poll.next(wake_at, awake=awake)
         if event.completion_type == cygrpc.CompletionType.queue_timeout:
             return False
         tag = event.tag

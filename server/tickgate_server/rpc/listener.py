@@ -43,6 +43,7 @@ class ListenerSettings:
         address: `host:port`, port 0 for a free one, or `unix:/path`.
         max_message_bytes: gRPC answers a larger request RESOURCE_EXHAUSTED.
         max_concurrent_requests: Calls at once; one beyond is answered RESOURCE_EXHAUSTED.
+        busy_poll_us: How long the polling thread stays awake for the next event, see `busy_poll`; 0: never.
         drain_s: How long calls in flight may take once the server drains; then those that wait for a model end
             UNAVAILABLE, and what else is left is cancelled.
         tls_certificate, tls_key: PEM files of the server; without them, plaintext.
@@ -52,6 +53,7 @@ class ListenerSettings:
     address: str
     max_message_bytes: int = 4 * 1024 * 1024
     max_concurrent_requests: int = 1024
+    busy_poll_us: int = 150
     drain_s: float = 10.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
