@@ -2,7 +2,7 @@
 
 `python -m bench.interference`. One server; quiet and disturbed runs alternate, and each pair begins with the other of
 the two; the figure is the median over the pairs of (p99 disturbed / p99 quiet). The disturbers are processes of their
-own on the same cores, so what they take of the processor is in the figure.
+own on the same cores, so what they take of the processor is in the figure: of two cores, without pause, most of it.
 """
 
 import os
@@ -40,13 +40,14 @@ while True:
     time.sleep(max(0.0, due - time.monotonic()))
 """
 _FSYNC = """
-import os, sys
+import os, sys, time
 file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
 number = 0
 while True:
     os.pwrite(file, bytes(65536), number % 1024 * 65536)
     os.fsync(file)
     number += 1
+    time.sleep(float(sys.argv[2]))
 """
 
 
@@ -56,12 +57,12 @@ class Disturbance:
 
     name: str
     code: str
-    argument: str
+    arguments: tuple[str, ...]
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """While the block runs; an error if it ended by itself."""
-        with subprocess.Popen([sys.executable, "-c", self.code, self.argument]) as process:
+        with subprocess.Popen([sys.executable, "-c", self.code, *self.arguments]) as process:
             try:
                 yield
                 if process.poll() is not None:
@@ -118,8 +119,9 @@ def compare(address: str, folder: Path, disturbances: list[Disturbance], pairs: 
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each run.")
 @click.option("--transport", type=click.Choice(["queue", "aio"]), default="queue", show_default=True)
 @click.option("--journal", type=click.Path(path_type=Path), help="Folder for journals; a temporary one if not given.")
+@click.option("--only", default="", help="Disturbances whose name has this in it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the table to a file, RESULTS.md for example.")
-def main(pairs: int, seconds: float, transport: str, journal: Path | None, out: Path | None) -> None:
+def main(pairs: int, seconds: float, transport: str, journal: Path | None, only: str, out: Path | None) -> None:
     """Measure what scrapes and another process's fsyncs cost Predict's p99."""
     console = Console(record=True, width=140)
     console.print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, transport {transport}")
@@ -132,10 +134,12 @@ def main(pairs: int, seconds: float, transport: str, journal: Path | None, out: 
         arguments = ("--clock", "replay", "--transport", transport, "--journal", beside + "/journal")
         with served(folder / "models", *arguments) as server:
             disturbances = [
-                Disturbance("a scrape every 100 ms", _SCRAPE, server.metrics),
-                Disturbance("64 KiB and fsync, without pause", _FSYNC, beside + "/other"),
+                Disturbance("a scrape every 100 ms", _SCRAPE, (server.metrics,)),
+                Disturbance("64 KiB and fsync every 20 ms", _FSYNC, (beside + "/other", "0.02")),
+                Disturbance("64 KiB and fsync, without pause", _FSYNC, (beside + "/other", "0")),
             ]
-            console.print(compare(server.address, folder, disturbances, pairs, seconds))
+            wanted = [found for found in disturbances if only in found.name]
+            console.print(compare(server.address, folder, wanted, pairs, seconds))
     console.print(f"load after: {os.getloadavg()[0]:.1f}")
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
