@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import models, rpc, stages
+from bench import ghz, models, rpc, stages
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "queue", "aio", "empty")
+PARTS = ("stages", "queue", "aio", "empty", "ghz")
 
 
 @click.command()
@@ -35,6 +35,8 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, out: P
         for part in parts or PARTS:
             if part == "stages":
                 console.print(stages.stages(repository))
+            elif part == "ghz":
+                console.print(ghz.ghz(repository))
             else:
                 console.print(rpc.compare(repository, part, rpc.SHAPES[:shapes], pairs, seconds))
     if out is not None:

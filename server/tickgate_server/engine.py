@@ -4,7 +4,6 @@ It does no I/O, waits for nobody, and knows neither gRPC nor protobuf nor Promet
 transport's loop. What it reads and writes is preallocated; a request costs one kernel call a stage.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,29 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_server.control_block import ControlBlockReader
-from tickgate_server.errors import BudgetSpent, FieldInvalid
+from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.store import FeatureStore
+from tickgate_server.intake import Intake
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request, Stage, stated
+from tickgate_server.records import FEATURES, Decision, Request, Stage, stated
 from tickgate_server.risk.gate import BOUNDS, PASSES, VALUES, Gate, Limits, judge
 from tickgate_server.risk.reasons import Action, Reason
-from tickgate_server.ticks import market, symbols
-from tickgate_server.ticks.instruments import SYMBOL_BYTES, Universe
+from tickgate_server.ticks import market
+from tickgate_server.ticks.instruments import Universe
 from tickgate_server.ticks.market import MarketState
 from tickgate_server.ticks.symbols import SymbolTable
 
-_REJECTED = {
-    market.DUPLICATE: Reason.TICK_DUPLICATE,
-    market.OUT_OF_ORDER: Reason.TICK_OUT_OF_ORDER,
-    market.FROM_FUTURE: Reason.TICK_FROM_FUTURE,
-    market.STALE: Reason.TICK_STALE,
-    market.CROSSED_QUOTE: Reason.TICK_CROSSED_QUOTE,
-}
-_NO_ROW = {symbols.UNKNOWN: Reason.TICK_UNKNOWN_SYMBOL, symbols.FULL: Reason.TICK_SYMBOL_TABLE_FULL}
 # Plain ints beside the enums: looking a member up costs more than the comparison.
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
 _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
@@ -111,17 +103,18 @@ class Engine:
         self.symbols = SymbolTable(
             universe or Universe({}, closed=False), settings.capacity, settings.worker, settings.workers
         )
-        self._market = MarketState(settings.capacity)
-        # One store for each distinct feature set: bounded by the models that were loaded.
-        self._stores = {
-            schema_id: FeatureStore(features, settings.capacity)
-            for schema_id, features in {model.schema_id: model.features for model in registry.models}.items()
-        }
-        self._all_stores = list(self._stores.values())
+        self._intake = Intake(
+            self.symbols,
+            settings.capacity,
+            registry.models,
+            None if settings.replay else clock_ns,
+            settings.future_limit_ns,
+            settings.stale_limit_ns,
+        )
+        self._market = self._intake.market
         # Filled positions by row. Nothing reports fills yet, so every position is flat.
         self._positions = np.zeros(settings.capacity)
         self._gate = Gate(limits or Limits())
-        self._clock_ns = clock_ns
         self._ticket = 0
         self._threads = ModelThreads(
             registry.models if settings.queue_limit else (), settings.queue_limit, settings.standing_limit
@@ -153,12 +146,12 @@ class Engine:
     @property
     def parts(self) -> EngineParts:
         """The state itself, for the transport's fast lane; with one feature set only."""
-        return EngineParts(self._market, self._all_stores[0], self._positions, self._gate)
+        return EngineParts(self._market, self._intake.stores[0], self._positions, self._gate)
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
         """One for each feature set that a loaded model takes."""
-        return self._all_stores
+        return self._intake.stores
 
     def decide(self, request: Request, decision: Decision) -> bool:
         """Apply a request's input, score it, ask the gate, and fill `decision`.
@@ -198,7 +191,7 @@ class Engine:
             self._refuse_or_try(decision, "features", start_ns - request.arrival_ns, expected_ns)
 
         decision.stage = _FEATURES
-        price, vector = self._features(request, decision, model)
+        price, vector = self._intake.take(request, decision, model)
         features_end_ns = perf_counter_ns()
         decision.features_ns = features_end_ns - start_ns
         if vector is not None:
@@ -232,7 +225,7 @@ class Engine:
         model = self.registry.resolve(request.model)
         self._begin(request, decision, model, _NEVER_NS)
         decision.stage = _FEATURES
-        _, vector = self._features(request, decision, model)
+        _, vector = self._intake.take(request, decision, model)
         decision.vector = None if vector is None else vector.copy()
 
     def finish_started(self, request: Request, decision: Decision) -> None:
@@ -410,99 +403,6 @@ class Engine:
         decision.trial = False
         decision.ticket = 0
 
-    def _features(
-        self, request: Request, decision: Decision, model: LoadedModel
-    ) -> tuple[float, NDArray[np.float32] | None]:
-        """Reference price and vector to score; no vector where `decision.reason` says why there is none."""
-        if request.input == TICK:
-            row, decision.reason = self._apply(request, decision)
-        else:
-            row, decision.reason = self._look_up(request, decision, model)
-        decision.row = row
-        if decision.reason:
-            return _NAN, None
-        if request.input == FEATURES:
-            decision.ready = True
-            decision.features_ts_ns = request.exchange_ts_ns
-            return request.reference_price, np.array(request.values, np.float32)
-        store = self._stores[model.schema_id]
-        decision.ready = bool(store.ready[row])
-        decision.trades_in_window = int(store.counts[row])
-        decision.features_ts_ns = int(self._market.stamps[row, market.LAST_TRADE_NS])
-        if not decision.ready:
-            decision.reason = Reason.FEATURES_NOT_READY
-            return _NAN, None
-        return float(self._market.quotes_trades[row, market.PRICE]), store.vectors[row]
-
-    def _apply(self, request: Request, decision: Decision) -> tuple[int, int]:
-        """Validate a tick and take it in; its row, and 0 or the reason it was rejected for."""
-        _check_symbol(request.symbol, "tick.symbol")
-        _check_tick(request)
-        row = self.symbols.row(request.symbol)
-        new = row == symbols.UNKNOWN
-        if new:
-            row = self.symbols.offer(request.symbol)
-            if row < 0:
-                return row, _NO_ROW[row]
-        settings = self.settings
-        decision.clock_ns = now_ns = 0 if settings.replay else self._clock_ns()
-        state = self._market
-        verdict = market.apply(
-            state.quotes_trades,
-            state.volatilities,
-            state.stamps,
-            state.sequences,
-            row,
-            request.kind,
-            request.exchange_ts_ns,
-            request.sequence,
-            request.price,
-            request.size,
-            request.bid,
-            request.ask,
-            request.bid_size,
-            request.ask_size,
-            now_ns,
-            settings.future_limit_ns,
-            settings.stale_limit_ns,
-        )
-        if verdict == market.ACCEPTED_NEW:
-            decision.applied = True
-            if new:
-                self.symbols.keep()
-            if request.kind & market.TRADE:
-                for store in self._all_stores:
-                    store.push(row, request.exchange_ts_ns, request.price, request.size)
-            return row, 0
-        if verdict == market.ACCEPTED_AGAIN:
-            return row, 0
-        return row, _REJECTED[verdict]
-
-    def _look_up(self, request: Request, decision: Decision, model: LoadedModel) -> tuple[int, int]:
-        """Row of a request that brings no tick, and 0 or the reason why it cannot be served."""
-        if request.input == FEATURES:
-            _check_symbol(request.symbol, "features.symbol")
-            _check_features(request, model)
-            stamp_ns = request.exchange_ts_ns
-        elif request.input == SYMBOL:
-            _check_symbol(request.symbol, "symbol")
-            stamp_ns = 0  # its latest tick's
-        else:
-            raise FieldInvalid("input", "one of tick, features or symbol", None)
-        row = self.symbols.row(request.symbol)
-        if row < 0:
-            self.symbols.require_own(request.symbol)
-            return row, Reason.TICK_UNKNOWN_SYMBOL
-        if not self.settings.replay:
-            stamp_ns = stamp_ns or int(self._market.stamps[row, market.LAST_TICK_NS])
-            decision.clock_ns = self._clock_ns()
-            age_ns = decision.clock_ns - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
-            if age_ns > self.settings.stale_limit_ns:
-                return row, Reason.TICK_STALE
-            if -age_ns > self.settings.future_limit_ns:
-                return row, Reason.TICK_FROM_FUTURE
-        return row, 0
-
     def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""
         row = decision.row
@@ -534,47 +434,3 @@ class Engine:
             decision.action = _BUY if order > 0.0 else _SELL
             decision.size = abs(order)
             decision.valid_for_us = limits.valid_for_us
-
-
-def _check_symbol(symbol: str, where: str) -> None:
-    # Most symbols are short ASCII: characters bound bytes from below, and four times their number from above.
-    length = len(symbol)
-    if length == 0 or (length > SYMBOL_BYTES // 4 and len(symbol.encode()) > SYMBOL_BYTES):
-        raise FieldInvalid(where, f"1 to {SYMBOL_BYTES} bytes of UTF-8", symbol)
-
-
-def _check_tick(request: Request) -> None:  # noqa: C901 - one line a field
-    """Every number in range; the comparisons are false for NaN."""
-    if not request.kind:
-        raise FieldInvalid("tick", "a trade, a quote, or both", "neither")
-    if request.exchange_ts_ns <= 0:
-        raise FieldInvalid("tick.exchange_ts_ns", "nanoseconds since the epoch, > 0", request.exchange_ts_ns)
-    if request.kind & market.TRADE:
-        if not 0.0 < request.price < math.inf:
-            raise FieldInvalid("tick.trade.price", "a finite number > 0", request.price)
-        if not 0.0 <= request.size < math.inf:
-            raise FieldInvalid("tick.trade.size", "a finite number >= 0", request.size)
-    if request.kind & market.QUOTE:
-        if not 0.0 < request.bid < math.inf:
-            raise FieldInvalid("tick.quote.bid", "a finite number > 0", request.bid)
-        if not 0.0 < request.ask < math.inf:
-            raise FieldInvalid("tick.quote.ask", "a finite number > 0", request.ask)
-        if not 0.0 <= request.bid_size < math.inf:
-            raise FieldInvalid("tick.quote.bid_size", "a finite number >= 0", request.bid_size)
-        if not 0.0 <= request.ask_size < math.inf:
-            raise FieldInvalid("tick.quote.ask_size", "a finite number >= 0", request.ask_size)
-
-
-def _check_features(request: Request, model: LoadedModel) -> None:
-    if request.schema_id not in {"", model.schema_id}:
-        raise FieldInvalid("features.schema_id", f"{model.schema_id!r}, the model's", request.schema_id)
-    width = model.features.width
-    if len(request.values) != width:
-        raise FieldInvalid("features.values", f"{width} values", f"{len(request.values)} values")
-    for index, value in enumerate(request.values):
-        if not math.isfinite(value):
-            raise FieldInvalid(f"features.values[{index}]", "a finite number", value)
-    if request.exchange_ts_ns <= 0:
-        raise FieldInvalid("features.exchange_ts_ns", "nanoseconds since the epoch, > 0", request.exchange_ts_ns)
-    if not 0.0 < request.reference_price < math.inf:
-        raise FieldInvalid("features.reference_price", "a finite number > 0", request.reference_price)

@@ -1,6 +1,5 @@
 """TLS and mTLS on the data listener, with certificates that openssl makes for the test."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ import pytest
 from tests.support.messages import zigzag
 from tests.support.packages import publish_logistic
 from tests.support.processes import CALL_S, run, server
+from tests.support.programs import program
 
 from tickgate_client import RoutedSignalClient, ServerUnavailable, SignalClient, write_csv
 from tickgate_client.tls import read_credentials
 
-OPENSSL = shutil.which("openssl")
-pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificates, is not installed")
+OPENSSL = program("openssl", "makes the certificates")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Authority:
         names = ["-addext", "subjectAltName=IP:127.0.0.1"] if signing else []
         subprocess.run(
             [
-                *(str(OPENSSL), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+                *(OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
                 *("-keyout", str(pair.key), "-out", str(pair.certificate), "-subj", f"/CN={name}", "-days", "2"),
                 *(*signing, *names),
             ],

@@ -1,0 +1,210 @@
+"""A request's input taken in: validated, applied to its symbol's state, and turned into the vector to score."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tickgate_server.errors import FieldInvalid
+from tickgate_server.features.store import FeatureStore
+from tickgate_server.models.loading import LoadedModel
+from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
+from tickgate_server.risk.reasons import Reason
+from tickgate_server.ticks import market, symbols
+from tickgate_server.ticks.instruments import SYMBOL_BYTES
+from tickgate_server.ticks.market import MarketState
+from tickgate_server.ticks.symbols import SymbolTable
+
+_REJECTED = {
+    market.DUPLICATE: Reason.TICK_DUPLICATE,
+    market.OUT_OF_ORDER: Reason.TICK_OUT_OF_ORDER,
+    market.FROM_FUTURE: Reason.TICK_FROM_FUTURE,
+    market.STALE: Reason.TICK_STALE,
+    market.CROSSED_QUOTE: Reason.TICK_CROSSED_QUOTE,
+}
+_NO_ROW = {symbols.UNKNOWN: Reason.TICK_UNKNOWN_SYMBOL, symbols.FULL: Reason.TICK_SYMBOL_TABLE_FULL}
+_NAN = float("nan")
+
+
+class Intake:
+    """The state that ticks change: market and features of each symbol.
+
+    Attributes:
+        symbols: Rows of the symbols.
+        market: Each row's market state.
+        stores: Its features, for each feature set.
+
+    Args:
+        table: Rows of the symbols.
+        capacity: Most of them.
+        models: Whose feature sets are kept.
+        clock_ns: What time it is, in nanoseconds since the epoch; None: time is the ticks' own.
+        future_limit_ns, stale_limit_ns: As `EngineSettings`.
+    """
+
+    def __init__(
+        self,
+        table: SymbolTable,
+        capacity: int,
+        models: list[LoadedModel],
+        clock_ns: Callable[[], int] | None,
+        future_limit_ns: int,
+        stale_limit_ns: int,
+    ) -> None:
+        self.symbols = table
+        self.market = MarketState(capacity)
+        # One store for each distinct feature set: bounded by the models that were loaded.
+        self._store_of = {
+            schema_id: FeatureStore(features, capacity)
+            for schema_id, features in {model.schema_id: model.features for model in models}.items()
+        }
+        self.stores = list(self._store_of.values())
+        self._clock_ns = clock_ns
+        self._future_limit_ns = future_limit_ns
+        self._stale_limit_ns = stale_limit_ns
+
+    def take(
+        self, request: Request, decision: Decision, model: LoadedModel
+    ) -> tuple[float, NDArray[np.float32] | None]:
+        """Apply a request's input.
+
+        Returns:
+            Reference price, and the vector to score, float32 [width]; no vector where `decision.reason` says why there
+            is none. The vector is the store's own, unless the caller sent it.
+
+        Raises:
+            FieldInvalid: The caller's error; nothing changed.
+            SymbolElsewhere: Another worker's symbol; nothing changed.
+        """
+        if request.input == TICK:
+            row, decision.reason = self._apply(request, decision)
+        else:
+            row, decision.reason = self._look_up(request, decision, model)
+        decision.row = row
+        if decision.reason:
+            return _NAN, None
+        if request.input == FEATURES:
+            decision.ready = True
+            decision.features_ts_ns = request.exchange_ts_ns
+            return request.reference_price, np.array(request.values, np.float32)
+        store = self._store_of[model.schema_id]
+        decision.ready = bool(store.ready[row])
+        decision.trades_in_window = int(store.counts[row])
+        decision.features_ts_ns = int(self.market.stamps[row, market.LAST_TRADE_NS])
+        if not decision.ready:
+            decision.reason = Reason.FEATURES_NOT_READY
+            return _NAN, None
+        return float(self.market.quotes_trades[row, market.PRICE]), store.vectors[row]
+
+    def _apply(self, request: Request, decision: Decision) -> tuple[int, int]:
+        """Validate a tick and take it in; its row, and 0 or the reason it was rejected for."""
+        _check_symbol(request.symbol, "tick.symbol")
+        _check_tick(request)
+        row = self.symbols.row(request.symbol)
+        new = row == symbols.UNKNOWN
+        if new:
+            row = self.symbols.offer(request.symbol)
+            if row < 0:
+                return row, _NO_ROW[row]
+        decision.clock_ns = now_ns = 0 if self._clock_ns is None else self._clock_ns()
+        state = self.market
+        verdict = market.apply(
+            state.quotes_trades,
+            state.volatilities,
+            state.stamps,
+            state.sequences,
+            row,
+            request.kind,
+            request.exchange_ts_ns,
+            request.sequence,
+            request.price,
+            request.size,
+            request.bid,
+            request.ask,
+            request.bid_size,
+            request.ask_size,
+            now_ns,
+            self._future_limit_ns,
+            self._stale_limit_ns,
+        )
+        if verdict == market.ACCEPTED_NEW:
+            decision.applied = True
+            if new:
+                self.symbols.keep()
+            if request.kind & market.TRADE:
+                for store in self.stores:
+                    store.push(row, request.exchange_ts_ns, request.price, request.size)
+            return row, 0
+        if verdict == market.ACCEPTED_AGAIN:
+            return row, 0
+        return row, _REJECTED[verdict]
+
+    def _look_up(self, request: Request, decision: Decision, model: LoadedModel) -> tuple[int, int]:
+        """Row of a request that brings no tick, and 0 or the reason why it cannot be served."""
+        if request.input == FEATURES:
+            _check_symbol(request.symbol, "features.symbol")
+            _check_features(request, model)
+            stamp_ns = request.exchange_ts_ns
+        elif request.input == SYMBOL:
+            _check_symbol(request.symbol, "symbol")
+            stamp_ns = 0  # its latest tick's
+        else:
+            raise FieldInvalid("input", "one of tick, features or symbol", None)
+        row = self.symbols.row(request.symbol)
+        if row < 0:
+            self.symbols.require_own(request.symbol)
+            return row, Reason.TICK_UNKNOWN_SYMBOL
+        if self._clock_ns is not None:
+            stamp_ns = stamp_ns or int(self.market.stamps[row, market.LAST_TICK_NS])
+            decision.clock_ns = self._clock_ns()
+            age_ns = decision.clock_ns - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
+            if age_ns > self._stale_limit_ns:
+                return row, Reason.TICK_STALE
+            if -age_ns > self._future_limit_ns:
+                return row, Reason.TICK_FROM_FUTURE
+        return row, 0
+
+
+def _check_symbol(symbol: str, where: str) -> None:
+    # Most symbols are short ASCII: characters bound bytes from below, and four times their number from above.
+    length = len(symbol)
+    if length == 0 or (length > SYMBOL_BYTES // 4 and len(symbol.encode()) > SYMBOL_BYTES):
+        raise FieldInvalid(where, f"1 to {SYMBOL_BYTES} bytes of UTF-8", symbol)
+
+
+def _check_tick(request: Request) -> None:  # noqa: C901 - one line a field
+    """Every number in range; the comparisons are false for NaN."""
+    if not request.kind:
+        raise FieldInvalid("tick", "a trade, a quote, or both", "neither")
+    if request.exchange_ts_ns <= 0:
+        raise FieldInvalid("tick.exchange_ts_ns", "nanoseconds since the epoch, > 0", request.exchange_ts_ns)
+    if request.kind & market.TRADE:
+        if not 0.0 < request.price < math.inf:
+            raise FieldInvalid("tick.trade.price", "a finite number > 0", request.price)
+        if not 0.0 <= request.size < math.inf:
+            raise FieldInvalid("tick.trade.size", "a finite number >= 0", request.size)
+    if request.kind & market.QUOTE:
+        if not 0.0 < request.bid < math.inf:
+            raise FieldInvalid("tick.quote.bid", "a finite number > 0", request.bid)
+        if not 0.0 < request.ask < math.inf:
+            raise FieldInvalid("tick.quote.ask", "a finite number > 0", request.ask)
+        if not 0.0 <= request.bid_size < math.inf:
+            raise FieldInvalid("tick.quote.bid_size", "a finite number >= 0", request.bid_size)
+        if not 0.0 <= request.ask_size < math.inf:
+            raise FieldInvalid("tick.quote.ask_size", "a finite number >= 0", request.ask_size)
+
+
+def _check_features(request: Request, model: LoadedModel) -> None:
+    if request.schema_id not in {"", model.schema_id}:
+        raise FieldInvalid("features.schema_id", f"{model.schema_id!r}, the model's", request.schema_id)
+    width = model.features.width
+    if len(request.values) != width:
+        raise FieldInvalid("features.values", f"{width} values", f"{len(request.values)} values")
+    for index, value in enumerate(request.values):
+        if not math.isfinite(value):
+            raise FieldInvalid(f"features.values[{index}]", "a finite number", value)
+    if request.exchange_ts_ns <= 0:
+        raise FieldInvalid("features.exchange_ts_ns", "nanoseconds since the epoch, > 0", request.exchange_ts_ns)
+    if not 0.0 < request.reference_price < math.inf:
+        raise FieldInvalid("features.reference_price", "a finite number > 0", request.reference_price)
