@@ -6,6 +6,7 @@ asking the queue for a while before it sleeps. It does so only as long as that p
 core is left to others at once, and a server that nobody asks sleeps.
 """
 
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, TypeAlias
 
@@ -28,12 +29,14 @@ class BusyPoll:
     Args:
         queue: gRPC's.
         limit_ns: How long to stay awake, and the longest usual wait for which that is done; 0: never.
+        clock_ns: Monotonic.
     """
 
-    __slots__ = ("_limit_ns", "_longest_ns", "_queue", "_usual_wait_ns")
+    __slots__ = ("_clock_ns", "_limit_ns", "_longest_ns", "_queue", "_usual_wait_ns")
 
-    def __init__(self, queue: Any, limit_ns: int) -> None:
+    def __init__(self, queue: Any, limit_ns: int, clock_ns: Callable[[], int] = perf_counter_ns) -> None:
         self._queue = queue
+        self._clock_ns = clock_ns
         self._limit_ns = limit_ns
         self._longest_ns = _LONGEST * limit_ns
         self._usual_wait_ns = self._longest_ns
@@ -45,18 +48,18 @@ class BusyPoll:
             wake_at: Unix time in seconds.
             awake: False: sleep in any case, because other threads of this process have work to do.
         """
-        began_ns = perf_counter_ns()
+        began_ns = self._clock_ns()
         if awake and self._usual_wait_ns < self._limit_ns:
             give_up_ns = began_ns + self._limit_ns
             event = self._queue.poll(_AT_ONCE)
             while event.completion_type == cygrpc.CompletionType.queue_timeout:
-                if perf_counter_ns() >= give_up_ns:
+                if self._clock_ns() >= give_up_ns:
                     event = self._queue.poll(wake_at)
                     break
                 event = self._queue.poll(_AT_ONCE)
         else:
             event = self._queue.poll(wake_at)
-        waited_ns = perf_counter_ns() - began_ns
+        waited_ns = self._clock_ns() - began_ns
         if waited_ns > _A_WAIT_NS:
             self._usual_wait_ns += (min(waited_ns, self._longest_ns) - self._usual_wait_ns) >> _WEIGHT_SHIFT
         return event
