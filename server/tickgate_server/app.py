@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from threading import get_native_id
 from typing import Protocol
 
 import structlog
@@ -21,6 +22,7 @@ from tickgate_server.observer.address import split_address
 from tickgate_server.observer.process import ObserverProcess
 from tickgate_server.rpc.listener import ListenerSettings, choose
 from tickgate_server.rpc.topology import Topology, reachable
+from tickgate_server.scheduling import run_first
 from tickgate_server.ticks.instruments import Universe, read_instruments
 from tickgate_server.worker_link import WorkerLink
 
@@ -135,6 +137,7 @@ def serve(settings: Settings, started: float, link: WorkerLink | None = None) ->
     Raises:
         JournalError: The journal cannot be written, is damaged, or another server has it.
         ListenFailed: The data listener's address cannot be had.
+        RealtimeRefused: The system does not let threads have `server.realtime_priority`.
         ObserverNotStarted: The observer did not come up, because its endpoint's address is taken, say.
         ValueError: As `start_observer`.
         SupervisorGone: There is nobody to report to.
@@ -218,6 +221,8 @@ def _serve(
             link.serving(address)
 
     section = settings.server
+    if section.realtime_priority:
+        run_first([get_native_id(), *([engine.timekeeper] if engine.timekeeper else [])], section.realtime_priority)
     listener = choose(
         section.transport,
         engine,

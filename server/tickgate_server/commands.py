@@ -16,6 +16,7 @@ from tickgate_server.config import Settings, SettingsInvalid, flatten, load, wor
 from tickgate_server.logs import configure_logging
 from tickgate_server.observer.address import MetricsAddressTaken, split_address
 from tickgate_server.observer.process import ObserverNotStarted
+from tickgate_server.scheduling import RealtimeRefused
 from tickgate_server.worker_link import SupervisorGone, WorkerLink
 from tickgate_server.workers import supervise
 
@@ -111,6 +112,7 @@ def serve(
         CredentialsUnreadable,
         JournalError,
         ListenFailed,
+        RealtimeRefused,
         ControlBlockLocked,
         MetricsAddressTaken,
         ObserverNotStarted,

@@ -55,6 +55,10 @@ class ServerSection(_Section):
     `auto` is `queue` where it was tested with this grpcio."""
     busy_poll_us: Annotated[int, Field(ge=0, le=10_000)] = 150
     """Transport `queue`: where the next request usually comes within so long, wait for it awake; 0: never."""
+    realtime_priority: Annotated[int, Field(ge=0, le=99)] = 0
+    """SCHED_RR priority of the thread that answers and of the one that ends slow models' runs; 0: as any other.
+
+    It takes CAP_SYS_NICE or RLIMIT_RTPRIO, and more cores than workers: such a thread yields to no ordinary one."""
     tls_certificate: Path | None = None
     """PEM file; with `tls_key` the data listener speaks TLS."""
     tls_key: Path | None = None

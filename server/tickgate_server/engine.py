@@ -144,6 +144,11 @@ class Engine:
         self._threads.close()
 
     @property
+    def timekeeper(self) -> int | None:
+        """Native id of the thread that ends runs when their time is up; None where every model is inline."""
+        return self._threads.watchdog
+
+    @property
     def parts(self) -> EngineParts:
         """The state itself, for the transport's fast lane; with one feature set only."""
         return EngineParts(self._market, self._intake.stores[0], self._positions, self._gate)

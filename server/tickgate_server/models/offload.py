@@ -112,6 +112,11 @@ class Watchdog:
         self._thread = Thread(target=self._watch, name="tickgate-watchdog", daemon=True)
         self._thread.start()
 
+    @property
+    def native_id(self) -> int | None:
+        """Of the thread."""
+        return self._thread.native_id
+
     def watch(self, run: Run) -> None:
         """Take a run on; with the lock held."""
         self._runs.add(run)
@@ -266,6 +271,11 @@ class ModelThreads:
             for model, session in sessions.items():
                 name = f"{model.name}:{model.version}"
                 self.of[model] = ModelThread(name, session, limit, standing_limit, self._watchdog)
+
+    @property
+    def watchdog(self) -> int | None:
+        """Native id of its thread."""
+        return None if self._watchdog is None else self._watchdog.native_id
 
     def give_up(self, run: Run) -> None:
         """End a run that nobody waits for any more: its `on_ended` is not called from here on."""

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread, get_native_id
 
-import structlog
-
 from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.observer.counters import Counters
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
 from tickgate_server.observer.tail import Tail
+from tickgate_server.scheduling import give_way
 
 # A wake-up costs half a millisecond of a core that answers may want, and a batch hardly more than one record. Nothing
 # needs a record sooner: a scrape reads what is new by itself, and the control block's values age in seconds.
@@ -31,8 +30,6 @@ _RETRY_S = 0.05
 # turn all the same, if a small one: the values it hands back must not grow old.
 LATE_S = 0.5
 _NICEST = 19
-
-_LOG = structlog.get_logger()
 
 
 class Observer:
@@ -113,9 +110,9 @@ class Observer:
     def _run_behind(self, end: Event) -> None:
         follower = Thread(target=self._follow, args=[end], name="follower", daemon=True)
         follower.start()
-        _give_way(follower)
+        give_way(follower)
         if self._endpoint is not None:
-            _give_way(self._endpoint.thread)
+            give_way(self._endpoint.thread)
         os.setpriority(os.PRIO_PROCESS, get_native_id(), _NICEST)
         while not end.wait(LATE_S):
             if time.monotonic() - self._stepped > LATE_S:
@@ -173,14 +170,6 @@ class ObserverThread:
         """Take in what is left in the journals, and end."""
         self._end.set()
         self._thread.join()
-
-
-def _give_way(thread: Thread) -> None:
-    """Run a thread, and those that it starts, only on a core that nobody else wants."""
-    try:
-        os.sched_setscheduler(thread.native_id or 0, os.SCHED_IDLE, os.sched_param(0))
-    except OSError as error:  # a container may forbid it
-        _LOG.warning("the observer does not give way to answers", thread=thread.name, why=str(error))
 
 
 def _control_writer(path: Path, patience_s: float) -> ControlBlockWriter:
