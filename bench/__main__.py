@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import ghz, models, rpc, stages
+from bench import forest, ghz, models, rpc, stages
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "queue", "aio", "empty", "ghz")
+PARTS = ("stages", "queue", "aio", "empty", "forest", "ghz")
 
 
 @click.command()
@@ -20,8 +20,9 @@ PARTS = ("stages", "queue", "aio", "empty", "ghz")
 @click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Pairs of server and floor.")
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each run.")
 @click.option("--shapes", type=click.IntRange(1, len(rpc.SHAPES)), default=len(rpc.SHAPES), help="Only the first.")
+@click.option("--gbt-c", is_flag=True, help="In part forest: STAC-ML's largest shape too.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the tables to a file, RESULTS.md for example.")
-def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, out: Path | None) -> None:
+def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt_c: bool, out: Path | None) -> None:
     """Measure stages in process, and round trips over gRPC beside a C++ echo of the same messages."""
     console = Console(record=True, width=140)
     console.print(
@@ -35,6 +36,8 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, out: P
         for part in parts or PARTS:
             if part == "stages":
                 console.print(stages.stages(repository))
+            elif part == "forest":
+                console.print(forest.forest_table(largest=gbt_c))
             elif part == "ghz":
                 console.print(ghz.ghz(repository))
             else:

@@ -1,6 +1,6 @@
 """One row through a tree ensemble: the compiled forest beside ONNX Runtime with bound buffers, from Python.
 
-Run with `python -m bench.forest`. Hot: the same call again and again, on changing rows. Cold: 8 MB of other memory are
+Hot: the same call again and again, on changing rows. Cold: 8 MB of other memory are
 written before each call. Times in microseconds, the clock's own 0.05 included.
 """
 
@@ -13,6 +13,7 @@ from time import perf_counter, perf_counter_ns
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 from tests.support import forests
 
 from tickgate_server.models.forest import NotCompiled, compile_forest
@@ -70,33 +71,38 @@ def cold_us(score: Score, rows: list[NDArray[np.float32]]) -> NDArray[np.float64
     return took / 1e3
 
 
-def _row(name: str, model: bytes, width: int, folder: Path) -> None:
+def _rows(table: Table, name: str, model: bytes, width: int, folder: Path) -> None:
     start = perf_counter()
     forest = compile_forest(model, width)
     compile_s = perf_counter() - start
     if isinstance(forest, NotCompiled):
-        print(f"{name}: {forest.reason}")
+        table.add_row(name, forest.reason)
         return
     session = Session(folder / "model.onnx", model, width)
     rows = list(random_vectors(forest, np.tile([-2.0, 2.0], (width, 1)), ROWS))
     ulps = max(ulps_apart(forest.score(row), session.score(row)) for row in rows)
-    size = f"{forest.nodes.size - 1:,} nodes, {forest.size_bytes / 1024:,.0f} KiB, read in {compile_s:.2f} s"
-    print(f"{name}: {size}, at most {ulps:.0f} ulp apart")
-    for what, score in (("forest", forest.score), ("ONNX Runtime", session.score)):
+    size = f"{forest.nodes.size - 1:,}", f"{forest.size_bytes / 1024:,.0f}", f"{compile_s:.2f}", f"{ulps:.0f}"
+    for engine, score in (("forest", forest.score), ("ONNX Runtime", session.score)):
         cells = (np.percentile(times(score, rows), (50, 99)) for times in (hot_us, cold_us))
-        print(f"  {what:14}" + "".join(f"{p50:10.1f} {p99:8.1f}" for p50, p99 in cells))
+        about = (name, *size) if engine == "forest" else ("", "", "", "", "")
+        table.add_row(about[0], engine, *(f"{p:.1f}" for pair in cells for p in pair), *about[1:])
 
 
-def main() -> None:
-    """Print the table."""
-    print(f"{'':16}{'hot p50':>10} {'p99':>8}{'cold p50':>10} {'p99':>8}   (us)")
+def forest_table(*, largest: bool = False) -> Table:
+    """LightGBM's usual sizes and STAC-ML's; `largest`: GBT_C too, whose 4,000,000 nodes take minutes to read."""
+    table = Table(title="one row through a tree ensemble, us; cold: 8 MB of other memory written before each call")
+    for heading in ("model", "engine", "p50", "p99", "cold p50", "p99", "nodes", "KiB", "read in s", "ulp apart"):
+        table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
+    shapes = [("GBT_A", forests.GBT_A), ("GBT_B", forests.GBT_B), ("GBT_C", forests.GBT_C)]
+    enabled = gc.isenabled()
     gc.disable()
-    with tempfile.TemporaryDirectory() as folder:
-        for leaves in (15, 31):
-            _row(f"LightGBM, 200 trees of {leaves} leaves", lightgbm_graph(200, leaves), 10, Path(folder))
-        for name, shape in (("GBT_A", forests.GBT_A), ("GBT_B", forests.GBT_B)):
-            _row(f"{name}, {shape[0]} features", random_graph(shape), shape[0], Path(folder))
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for leaves in (15, 31):
+                _rows(table, f"LightGBM, 200 x {leaves} leaves", lightgbm_graph(200, leaves), 10, Path(folder))
+            for name, shape in shapes if largest else shapes[:2]:
+                _rows(table, f"{name}, {shape[0]} features", random_graph(shape), shape[0], Path(folder))
+    finally:
+        if enabled:
+            gc.enable()
+    return table

@@ -14,6 +14,7 @@ from tickgate_server.models.package import INPUT_NAME, OUTPUT_NAME
 # What STAC-ML's tree ensembles have: features and nodes.
 GBT_A = (64, 12_000)
 GBT_B = (128, 512_000)
+GBT_C = (1_000, 4_000_000)
 RAW = "raw"
 
 
@@ -99,7 +100,7 @@ def full(rng: np.random.Generator, trees: int, depth: int, width: int) -> Forest
 
 
 def of_shape(rng: np.random.Generator, shape: tuple[int, int]) -> Forest:
-    """Full trees with as many features and about as many nodes as `GBT_A` (depth 5) or `GBT_B` (depth 8)."""
+    """Full trees with as many features and about as many nodes as `GBT_A` (depth 5), or larger ones (depth 8)."""
     width, nodes = shape
     depth = 5 if nodes < 100_000 else 8
     return full(rng, round(nodes / ((2 << depth) - 1)), depth, width)
