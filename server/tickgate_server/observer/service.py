@@ -120,11 +120,12 @@ class Observer:
         follower.join()
 
     def _follow(self, end: Event) -> None:
-        while not end.wait(PAUSE_S):
-            self._step(end)
+        pause_s = PAUSE_S
+        while not end.wait(pause_s):
+            pause_s = 0.0 if self._step(end) else PAUSE_S
 
-    def _step(self, end: Event) -> None:
-        """Take in what is new, and hand back."""
+    def _step(self, end: Event) -> bool:
+        """Take in what is new, and hand back; whether there is more already."""
         for tail in self._tails:
             tail.catch_up(_TURN_S)
             with self._lock:
@@ -132,6 +133,7 @@ class Observer:
             if end.is_set():
                 break
         self._stepped = time.monotonic()
+        return any(tail.lag_records for tail in self._tails)
 
     def close(self) -> None:
         """Let go of journals, control blocks and the endpoint."""
