@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tickgate.tls import read_credentials
 from tickgate.v1 import market_pb2
 from tickgate_client.client import SignalClient
 from tickgate_client.errors import TickgateError
@@ -22,7 +23,6 @@ from tickgate_client.replay import ReplayAnswer, answer_json, replay
 from tickgate_client.report import show_replay, show_response
 from tickgate_client.routing import RoutedSignalClient
 from tickgate_client.ticks import AGGRESSOR_SIDES
-from tickgate_client.tls import read_credentials
 
 _REFRESH_NS = 250_000_000
 

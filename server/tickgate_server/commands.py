@@ -180,7 +180,8 @@ def health(
     Without --target each of its workers is asked, and the answer is SERVING only if all of them say so.
     """
     settings, _ = _load(file, {})
-    from tickgate_server.rpc.probe import ProbeFailed, probe, read_credentials  # noqa: PLC0415 - imports gRPC
+    from tickgate.tls import read_credentials  # noqa: PLC0415 - imports gRPC
+    from tickgate_server.rpc.probe import ProbeFailed, probe  # noqa: PLC0415 - the same
 
     section = settings.server
     listening = [section.listen]

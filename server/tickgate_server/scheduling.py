@@ -6,7 +6,7 @@ a busy core waits for the next tick, 4 ms at 250 Hz, unless what runs there is o
 
 import os
 from collections.abc import Iterable
-from threading import Thread
+from threading import Thread, get_native_id
 
 import structlog
 
@@ -35,6 +35,11 @@ def run_first(threads: Iterable[int], priority: int) -> None:
             f"server.realtime_priority is {priority}: the system does not allow it ({error.strerror});"
             " it takes CAP_SYS_NICE or a sufficient RLIMIT_RTPRIO"
         ) from error
+
+
+def be_nicer(by: int) -> None:
+    """Give the calling thread less of a core that others want too; Linux has a niceness a thread."""
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + by)
 
 
 def give_way(thread: Thread) -> None:

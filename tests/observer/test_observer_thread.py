@@ -14,11 +14,10 @@ from tests.observer.scraping import OPENMETRICS, Samples, fetch, scrape, total, 
 from tickgate_server.control_block import FILE_NAME, ControlBlockReader, Slot
 from tickgate_server.journal.errors import JournalMissing
 from tickgate_server.journal.layout import ControlKind
-from tickgate_server.journal.segments import segment_path
+from tickgate_server.journal.segments import last_sequence, segment_path
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.observer.address import MetricsAddressTaken
 from tickgate_server.observer.service import Observer, ObserverThread
-from tickgate_server.observer.tail import last_sequence
 
 REQUESTS, LATENCY = "tickgate_requests_total", "tickgate_stage_latency_seconds"
 

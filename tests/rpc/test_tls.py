@@ -11,8 +11,8 @@ from tests.support.packages import publish_logistic
 from tests.support.processes import CALL_S, run, server
 from tests.support.programs import program
 
+from tickgate.tls import read_credentials
 from tickgate_client import RoutedSignalClient, ServerUnavailable, SignalClient, write_csv
-from tickgate_client.tls import read_credentials
 
 OPENSSL = program("openssl", "makes the certificates")
 

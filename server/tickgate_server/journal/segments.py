@@ -209,3 +209,36 @@ def describe_slot(row: np.void, expected: int) -> tuple[str, str]:
         return f"record {sequence}", f"record {expected}"
     right = int(checksum(np.frombuffer(row.tobytes(), np.uint64).copy(), 0, expected))
     return f"record {expected} with checksum {int(row['checksum']):#018x}", f"{right:#018x}"
+
+
+def last_sequence(folder: Path) -> int:
+    """Sequence of the newest record in a journal; 0 where there is none.
+
+    Slots are filled in order, so a binary search over the newest segment in use finds it in a few reads.
+
+    Raises:
+        JournalMissing: There is no such folder.
+        SegmentInvalid: The newest segment's header is not what it should be.
+    """
+    for number in reversed(segment_numbers(folder)):
+        path = segment_path(folder, number)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # retention was faster
+            continue
+        try:
+            if not in_use(descriptor):
+                continue
+            header = read_header(path, descriptor)
+            low, high = 0, header.capacity
+            while low < high:
+                middle = (low + high) // 2
+                row = read_slots(descriptor, middle, 1)
+                if row.size and row["sequence"][0]:
+                    low = middle + 1
+                else:
+                    high = middle
+            return header.first_sequence + low - 1
+        finally:
+            os.close(descriptor)
+    return 0

@@ -9,12 +9,11 @@ gives in the end is dropped.
 """
 
 import contextlib
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from threading import Condition, Lock, Thread, get_native_id
+from threading import Condition, Lock, Thread
 from time import perf_counter_ns
 
 import numpy as np
@@ -24,6 +23,7 @@ from onnxruntime import RunOptions
 from tickgate_server.models.errors import ModelBusy
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.session import Session
+from tickgate_server.scheduling import be_nicer
 
 # A model that is busy for more than four fifths of the time has more work than it can do, and a queue only makes its
 # answers old: then fewer may wait. Each run fills a bucket by one, and a pause as long as a run empties it by four;
@@ -34,8 +34,7 @@ _PAUSE_WEIGHT = 4.0
 # How long a thread that wants the interpreter waits before it asks for it, in place of Python's 5 ms: a thread that
 # polls a queue lets go of it for microseconds only, and kept the watchdog or the end of a run waiting for so long.
 _SWITCH_INTERVAL_S = 1e-4
-# Where cores are short the thread that answers goes first: what it refuses in time, no model need run for. Linux has a
-# niceness a thread.
+# Where cores are short the thread that answers goes first: what it refuses in time, no model need run for.
 _NICER = 5
 _JOIN_S = 1.0
 
@@ -212,7 +211,7 @@ class ModelThread:
         self._thread.join(_JOIN_S)
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
+        be_nicer(_NICER)
         while (run := self._next()) is not None:
             outcome = self._run(run)
             with self._watchdog.lock:

@@ -5,18 +5,17 @@ thread (`ObserverThread`).
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event, Lock, Thread, get_native_id
+from threading import Event, Lock, Thread
 
 from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.observer.counters import Counters
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
 from tickgate_server.observer.tail import Tail
-from tickgate_server.scheduling import give_way
+from tickgate_server.scheduling import be_nicer, give_way
 
 # A wake-up costs half a millisecond of a core that answers may want, and a batch hardly more than one record. Nothing
 # needs a record sooner: a scrape reads what is new by itself, and the control block's values age in seconds.
@@ -113,7 +112,7 @@ class Observer:
         give_way(follower)
         if self._endpoint is not None:
             give_way(self._endpoint.thread)
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), _NICEST)
+        be_nicer(_NICEST)
         while not end.wait(LATE_S):
             if time.monotonic() - self._stepped > LATE_S:
                 self._step(end)

@@ -1,6 +1,5 @@
 """One journal followed: its records into counters, its losses said, its control block written."""
 
-import os
 import time
 from pathlib import Path
 from threading import Lock
@@ -13,7 +12,7 @@ from tickgate_server.journal.entries import ControlAssembler, ControlEntry, Mode
 from tickgate_server.journal.errors import JournalError, RecordDamaged, RecordsRemoved
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
-from tickgate_server.journal.segments import Rows, in_use, read_header, read_slots, segment_numbers, segment_path
+from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.observer.counters import Counters, decisions_of
 from tickgate_server.observer.recent import RecentAnswers, RecentLatency
 
@@ -194,36 +193,3 @@ class Tail:
         if self._control is not None:
             first = int(Slot.MODEL_LATENCY_US_P99)
             self._control.clear(first, first + MODEL_SLOTS)
-
-
-def last_sequence(folder: Path) -> int:
-    """Sequence of the newest record in a journal; 0 where there is none.
-
-    Slots are filled in order, so a binary search over the newest segment in use finds it in a few reads.
-
-    Raises:
-        JournalMissing: There is no such folder.
-        SegmentInvalid: The newest segment's header is not what it should be.
-    """
-    for number in reversed(segment_numbers(folder)):
-        path = segment_path(folder, number)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # retention was faster
-            continue
-        try:
-            if not in_use(descriptor):
-                continue
-            header = read_header(path, descriptor)
-            low, high = 0, header.capacity
-            while low < high:
-                middle = (low + high) // 2
-                row = read_slots(descriptor, middle, 1)
-                if row.size and row["sequence"][0]:
-                    low = middle + 1
-                else:
-                    high = middle
-            return header.first_sequence + low - 1
-        finally:
-            os.close(descriptor)
-    return 0

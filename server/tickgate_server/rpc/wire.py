@@ -43,6 +43,28 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     return value, -1
 
 
+@kernel(types.Tuple((types.int64, types.uint64, types.int64, types.int64))(DATA, types.int64, types.int64, types.int64))
+def read_field(data: bytes, at: int, end: int, seen: int) -> tuple[int, int, int, int]:
+    """A field that begins with a number: its value, or the length of what follows.
+
+    Args:
+        data: The message.
+        at: Where the field begins.
+        end: Where the message ends.
+        seen: A bit for each field that was read before.
+
+    Returns:
+        The tag, the number, where the next byte is, and `seen` with this field; -1 for the next byte where this is for
+        protobuf to read: a field twice, a number that does not end, a length beyond the end.
+    """
+    tag = np.int64(data[at])
+    bit = np.int64(1) << (tag >> 3)
+    value, at = read_varint(data, at + 1, end)
+    if seen & bit or (at >= 0 and tag & 7 == _LENGTH and value > np.uint64(end - at)):
+        at = -1
+    return tag, value, at, seen | bit
+
+
 @kernel(types.boolean(DATA, types.int64, types.int64))
 def is_ascii(data: bytes, at: int, length: int) -> bool:
     """Whether a span holds ASCII alone; other text is left to protobuf, which checks that it is UTF-8."""
@@ -84,13 +106,7 @@ def read_tick(data: bytes, at: int, end: int, spans: NDArray[np.int64], bits: ND
     """A `Tick` into `spans` and `bits`; False: leave it to protobuf."""
     seen = 0
     while at < end:
-        tag = data[at]
-        field = tag >> 3
-        at += 1
-        if seen & (1 << field):
-            return False
-        seen |= 1 << field
-        value, at = read_varint(data, at, end)
+        tag, value, at, seen = read_field(data, at, end, seen)
         if at < 0:
             return False
         if tag == 2 << 3 | _VARINT:
@@ -99,8 +115,9 @@ def read_tick(data: bytes, at: int, end: int, spans: NDArray[np.int64], bits: ND
         if tag == 3 << 3 | _VARINT:
             spans[SEQUENCE] = np.int64(value)
             continue
-        if tag & 7 != _LENGTH or value > np.uint64(end - at):
+        if tag & 7 != _LENGTH:
             return False
+        field = tag >> 3
         length = np.int64(value)
         if field == 1:
             spans[SYMBOL_AT] = at
@@ -132,20 +149,15 @@ def read_request(data: bytes, spans: NDArray[np.int64], bits: NDArray[np.uint64]
     at = 0
     seen = 0
     while at < end:
-        tag = data[at]
-        field = tag >> 3
-        at += 1
-        if seen & (1 << field):
-            return False
-        seen |= 1 << field
-        value, at = read_varint(data, at, end)
+        tag, value, at, seen = read_field(data, at, end, seen)
         if at < 0:
             return False
         if tag == 3 << 3 | _VARINT:
             spans[BUDGET_US] = np.int64(value)
             continue
-        if tag & 7 != _LENGTH or value > np.uint64(end - at):
+        if tag & 7 != _LENGTH:
             return False
+        field = tag >> 3
         length = np.int64(value)
         if field == 1:
             spans[ID_AT] = at

@@ -37,7 +37,6 @@ from tickgate_server.rpc.wire import ID_AT, ID_LENGTH, NUMBERS, SPANS
 
 OUT_BYTES = 1024
 _REFERENCE_BYTES = 76
-_DEADLINE_EXCEEDED = 4
 _LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "budget spent before sending")
 _NO_WORDS = np.zeros(0, np.uint64)
 _REQUESTS_TAG = 1 << 3 | 2
@@ -157,7 +156,7 @@ class FastLane:
             return _LATE
         answer_bytes = self._out[begin:].tobytes()
         if perf_counter_ns() - arrival_ns >= self._facts[BUDGET_NS]:  # the thread was held up since
-            self._engine.unsent([] if journal is None else [sequence], _DEADLINE_EXCEEDED)
+            self._engine.unsent([] if journal is None else [sequence], _LATE.number)
             return _LATE
         return answer_bytes
 
