@@ -25,43 +25,47 @@ _sym_db = _symbol_database.Default()
 from tickgate.v1 import market_pb2 as tickgate_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tickgate/v1/signal.proto\x12\x0btickgate.v1\x1a\x18tickgate/v1/market.proto\"\xb4\x01\n\x0ePredictRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tbudget_us\x18\x03 \x01(\x04\x12!\n\x04tick\x18\x04 \x01(\x0b\x32\x11.tickgate.v1.TickH\x00\x12.\n\x08\x66\x65\x61tures\x18\x05 \x01(\x0b\x32\x1a.tickgate.v1.FeatureVectorH\x00\x12\x10\n\x06symbol\x18\x06 \x01(\tH\x00\x42\x07\n\x05input\"s\n\rFeatureVector\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x11\n\tschema_id\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\x16\n\x0e\x65xchange_ts_ns\x18\x04 \x01(\x03\x12\x17\n\x0freference_price\x18\x05 \x01(\x01\"\x83\x02\n\x0fPredictResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12#\n\x06signal\x18\x03 \x01(\x0b\x32\x13.tickgate.v1.Signal\x12+\n\nprediction\x18\x04 \x01(\x0b\x32\x17.tickgate.v1.Prediction\x12#\n\x06timing\x18\x05 \x01(\x0b\x32\x13.tickgate.v1.Timing\x12(\n\x05model\x18\x06 \x01(\x0b\x32\x19.tickgate.v1.ModelVersion\x12+\n\x08\x66\x65\x61tures\x18\x07 \x01(\x0b\x32\x19.tickgate.v1.FeatureState\"@\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x11\n\tschema_id\x18\x03 \x01(\t\"K\n\nPrediction\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x1a\n\x12\x64\x65\x63ision_threshold\x18\x03 \x01(\x01\"O\n\x0c\x46\x65\x61tureState\x12\x18\n\x10trades_in_window\x18\x01 \x01(\x04\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x16\n\x0e\x65xchange_ts_ns\x18\x03 \x01(\x03\"\xde\x01\n\x06Signal\x12#\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x13.tickgate.v1.Action\x12\x0c\n\x04size\x18\x02 \x01(\x01\x12\x13\n\x0blimit_price\x18\x03 \x01(\x01\x12\x14\n\x0cvalid_for_us\x18\x04 \x01(\x04\x12\x10\n\x08\x61pproved\x18\x05 \x01(\x08\x12#\n\x06reason\x18\x06 \x01(\x0e\x32\x13.tickgate.v1.Reason\x12\x17\n\x0ftarget_position\x18\x07 \x01(\x01\x12&\n\x06\x63hecks\x18\x08 \x03(\x0b\x32\x16.tickgate.v1.RiskCheck\"p\n\tRiskCheck\x12#\n\x06reason\x18\x01 \x01(\x0e\x32\x13.tickgate.v1.Reason\x12\r\n\x05value\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x08\"\xc6\x01\n\x06Timing\x12\x12\n\nwaiting_ns\x18\x01 \x01(\x04\x12\x13\n\x0b\x66\x65\x61tures_ns\x18\x02 \x01(\x04\x12\x14\n\x0cinference_ns\x18\x03 \x01(\x04\x12\x0f\n\x07risk_ns\x18\x04 \x01(\x04\x12\x10\n\x08total_ns\x18\x05 \x01(\x04\x12\x19\n\x11server_send_ts_ns\x18\x06 \x01(\x03\x12\x11\n\tbudget_ns\x18\x07 \x01(\x04\x12,\n\x06\x65ngine\x18\x08 \x01(\x0e\x32\x1c.tickgate.v1.InferenceEngine\"E\n\x14PredictStreamRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.tickgate.v1.PredictRequest\"J\n\x15PredictStreamResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .tickgate.v1.PredictStreamResult\"x\n\x13PredictStreamResult\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x08response\x18\x03 \x01(\x0b\x32\x1c.tickgate.v1.PredictResponse\x12\x12\n\nrequest_id\x18\x04 \x01(\t*R\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x41\x43TION_HOLD\x10\x01\x12\x0e\n\nACTION_BUY\x10\x02\x12\x0f\n\x0b\x41\x43TION_SELL\x10\x03*\xcd\x04\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_APPROVED\x10\x01\x12\x1f\n\x1bREASON_MODEL_INVALID_OUTPUT\x10\n\x12\x1d\n\x19REASON_FEATURES_NOT_READY\x10\x14\x12\x1e\n\x1aREASON_TICK_UNKNOWN_SYMBOL\x10\x1e\x12!\n\x1dREASON_TICK_SYMBOL_TABLE_FULL\x10\x1f\x12\x19\n\x15REASON_TICK_DUPLICATE\x10 \x12\x1c\n\x18REASON_TICK_OUT_OF_ORDER\x10!\x12\x1b\n\x17REASON_TICK_FROM_FUTURE\x10\"\x12\x15\n\x11REASON_TICK_STALE\x10#\x12\x1d\n\x19REASON_TICK_CROSSED_QUOTE\x10$\x12\x1f\n\x1bREASON_SIZING_BELOW_MINIMUM\x10(\x12\x1f\n\x1bREASON_SIZING_NO_VOLATILITY\x10)\x12\"\n\x1eREASON_SIZING_PRICE_BELOW_TICK\x10*\x12%\n!REASON_CONFIDENCE_BELOW_THRESHOLD\x10\x32\x12\x1e\n\x1aREASON_POSITION_ORDER_SIZE\x10<\x12\"\n\x1eREASON_POSITION_ORDER_NOTIONAL\x10=\x12\x18\n\x14REASON_POSITION_SIZE\x10>\x12\x1c\n\x18REASON_POSITION_NOTIONAL\x10?*{\n\x0fInferenceEngine\x12 \n\x1cINFERENCE_ENGINE_UNSPECIFIED\x10\x00\x12 \n\x1cINFERENCE_ENGINE_ONNXRUNTIME\x10\x01\x12$\n INFERENCE_ENGINE_COMPILED_FOREST\x10\x02\x32\xb1\x01\n\rSignalService\x12\x44\n\x07Predict\x12\x1b.tickgate.v1.PredictRequest\x1a\x1c.tickgate.v1.PredictResponse\x12Z\n\rPredictStream\x12!.tickgate.v1.PredictStreamRequest\x1a\".tickgate.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tickgate/v1/signal.proto\x12\x0btickgate.v1\x1a\x18tickgate/v1/market.proto\"\xb4\x01\n\x0ePredictRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tbudget_us\x18\x03 \x01(\x04\x12!\n\x04tick\x18\x04 \x01(\x0b\x32\x11.tickgate.v1.TickH\x00\x12.\n\x08\x66\x65\x61tures\x18\x05 \x01(\x0b\x32\x1a.tickgate.v1.FeatureVectorH\x00\x12\x10\n\x06symbol\x18\x06 \x01(\tH\x00\x42\x07\n\x05input\"s\n\rFeatureVector\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x11\n\tschema_id\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\x16\n\x0e\x65xchange_ts_ns\x18\x04 \x01(\x03\x12\x17\n\x0freference_price\x18\x05 \x01(\x01\"\x95\x02\n\x0fPredictResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12#\n\x06signal\x18\x03 \x01(\x0b\x32\x13.tickgate.v1.Signal\x12+\n\nprediction\x18\x04 \x01(\x0b\x32\x17.tickgate.v1.Prediction\x12#\n\x06timing\x18\x05 \x01(\x0b\x32\x13.tickgate.v1.Timing\x12(\n\x05model\x18\x06 \x01(\x0b\x32\x19.tickgate.v1.ModelVersion\x12+\n\x08\x66\x65\x61tures\x18\x07 \x01(\x0b\x32\x19.tickgate.v1.FeatureState\x12\x10\n\x08repeated\x18\x08 \x01(\x08\"@\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x11\n\tschema_id\x18\x03 \x01(\t\"K\n\nPrediction\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x1a\n\x12\x64\x65\x63ision_threshold\x18\x03 \x01(\x01\"O\n\x0c\x46\x65\x61tureState\x12\x18\n\x10trades_in_window\x18\x01 \x01(\x04\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x16\n\x0e\x65xchange_ts_ns\x18\x03 \x01(\x03\"\xf1\x02\n\x06Signal\x12#\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x13.tickgate.v1.Action\x12\x0c\n\x04size\x18\x02 \x01(\x01\x12\x13\n\x0blimit_price\x18\x03 \x01(\x01\x12\x14\n\x0cvalid_for_us\x18\x04 \x01(\x04\x12\x10\n\x08\x61pproved\x18\x05 \x01(\x08\x12#\n\x06reason\x18\x06 \x01(\x0e\x32\x13.tickgate.v1.Reason\x12\x17\n\x0ftarget_position\x18\x07 \x01(\x01\x12&\n\x06\x63hecks\x18\x08 \x03(\x0b\x32\x16.tickgate.v1.RiskCheck\x12\x10\n\x08order_id\x18\t \x01(\x04\x12\x10\n\x08reducing\x18\n \x01(\x08\x12\x16\n\x0eremaining_size\x18\x0b \x01(\x01\x12#\n\x06regime\x18\x0c \x01(\x0e\x32\x13.tickgate.v1.Regime\x12\x30\n\rtrading_state\x18\r \x01(\x0e\x32\x19.tickgate.v1.TradingState\"\x80\x01\n\tRiskCheck\x12#\n\x06reason\x18\x01 \x01(\x0e\x32\x13.tickgate.v1.Reason\x12\r\n\x05value\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x08\x12\x0e\n\x06waived\x18\x06 \x01(\x08\"\xc6\x01\n\x06Timing\x12\x12\n\nwaiting_ns\x18\x01 \x01(\x04\x12\x13\n\x0b\x66\x65\x61tures_ns\x18\x02 \x01(\x04\x12\x14\n\x0cinference_ns\x18\x03 \x01(\x04\x12\x0f\n\x07risk_ns\x18\x04 \x01(\x04\x12\x10\n\x08total_ns\x18\x05 \x01(\x04\x12\x19\n\x11server_send_ts_ns\x18\x06 \x01(\x03\x12\x11\n\tbudget_ns\x18\x07 \x01(\x04\x12,\n\x06\x65ngine\x18\x08 \x01(\x0e\x32\x1c.tickgate.v1.InferenceEngine\"E\n\x14PredictStreamRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.tickgate.v1.PredictRequest\"J\n\x15PredictStreamResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .tickgate.v1.PredictStreamResult\"x\n\x13PredictStreamResult\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x08response\x18\x03 \x01(\x0b\x32\x1c.tickgate.v1.PredictResponse\x12\x12\n\nrequest_id\x18\x04 \x01(\t*R\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x41\x43TION_HOLD\x10\x01\x12\x0e\n\nACTION_BUY\x10\x02\x12\x0f\n\x0b\x41\x43TION_SELL\x10\x03*\x8d\x01\n\x06Regime\x12\x16\n\x12REGIME_UNSPECIFIED\x10\x00\x12\x12\n\x0eREGIME_UNKNOWN\x10\x01\x12\x11\n\rREGIME_NORMAL\x10\x02\x12\x13\n\x0fREGIME_TRENDING\x10\x03\x12\x13\n\x0fREGIME_RISK_OFF\x10\x04\x12\x1a\n\x16REGIME_HIGH_VOLATILITY\x10\x05*}\n\x0cTradingState\x12\x1d\n\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TRADING_STATE_REDUCING\x10\x02\x12\x18\n\x14TRADING_STATE_HALTED\x10\x03*\xee\x08\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_APPROVED\x10\x01\x12\x1f\n\x1bREASON_MODEL_INVALID_OUTPUT\x10\n\x12\x1d\n\x19REASON_FEATURES_NOT_READY\x10\x14\x12\x1e\n\x1aREASON_TICK_UNKNOWN_SYMBOL\x10\x1e\x12!\n\x1dREASON_TICK_SYMBOL_TABLE_FULL\x10\x1f\x12\x19\n\x15REASON_TICK_DUPLICATE\x10 \x12\x1c\n\x18REASON_TICK_OUT_OF_ORDER\x10!\x12\x1b\n\x17REASON_TICK_FROM_FUTURE\x10\"\x12\x15\n\x11REASON_TICK_STALE\x10#\x12\x1d\n\x19REASON_TICK_CROSSED_QUOTE\x10$\x12\x1f\n\x1bREASON_SIZING_BELOW_MINIMUM\x10(\x12\x1f\n\x1bREASON_SIZING_NO_VOLATILITY\x10)\x12\"\n\x1eREASON_SIZING_PRICE_BELOW_TICK\x10*\x12%\n!REASON_CONFIDENCE_BELOW_THRESHOLD\x10\x32\x12\x1e\n\x1aREASON_POSITION_ORDER_SIZE\x10<\x12\"\n\x1eREASON_POSITION_ORDER_NOTIONAL\x10=\x12\x18\n\x14REASON_POSITION_SIZE\x10>\x12\x1c\n\x18REASON_POSITION_NOTIONAL\x10?\x12\x1f\n\x1bREASON_TRADING_STATE_HALTED\x10\x46\x12!\n\x1dREASON_TRADING_STATE_REDUCING\x10G\x12\x1c\n\x18REASON_RESTRICTED_SYMBOL\x10H\x12\x18\n\x14REASON_VAR_PORTFOLIO\x10P\x12 \n\x1cREASON_CORRELATION_PORTFOLIO\x10Z\x12\x1d\n\x19REASON_REGIME_NOT_ALLOWED\x10\x64\x12\x19\n\x15REASON_MODEL_DEGRADED\x10n\x12\x17\n\x13REASON_PRICE_COLLAR\x10x\x12\x1b\n\x17REASON_ORDER_SELF_TRADE\x10y\x12\x1a\n\x16REASON_SIGNAL_REPEATED\x10z\x12\x16\n\x12REASON_RATE_SYMBOL\x10{\x12\x15\n\x11REASON_RATE_TOTAL\x10|\x12\x1a\n\x15REASON_EXPOSURE_GROSS\x10\x82\x01\x12\x18\n\x13REASON_EXPOSURE_NET\x10\x83\x01\x12\x16\n\x11REASON_LOSS_DAILY\x10\x8c\x01\x12\x19\n\x14REASON_LOSS_DRAWDOWN\x10\x8d\x01\x12\x1b\n\x16REASON_REQUEST_EXPIRED\x10\x96\x01\x12\x1d\n\x18REASON_REQUEST_ID_REUSED\x10\x97\x01\x12!\n\x1cREASON_PORTFOLIO_ORDERS_FULL\x10\xa0\x01*{\n\x0fInferenceEngine\x12 \n\x1cINFERENCE_ENGINE_UNSPECIFIED\x10\x00\x12 \n\x1cINFERENCE_ENGINE_ONNXRUNTIME\x10\x01\x12$\n INFERENCE_ENGINE_COMPILED_FOREST\x10\x02\x32\xb1\x01\n\rSignalService\x12\x44\n\x07Predict\x12\x1b.tickgate.v1.PredictRequest\x1a\x1c.tickgate.v1.PredictResponse\x12Z\n\rPredictStream\x12!.tickgate.v1.PredictStreamRequest\x1a\".tickgate.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickgate.v1.signal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTION']._serialized_start=1662
-  _globals['_ACTION']._serialized_end=1744
-  _globals['_REASON']._serialized_start=1747
-  _globals['_REASON']._serialized_end=2336
-  _globals['_INFERENCEENGINE']._serialized_start=2338
-  _globals['_INFERENCEENGINE']._serialized_end=2461
+  _globals['_ACTION']._serialized_start=1844
+  _globals['_ACTION']._serialized_end=1926
+  _globals['_REGIME']._serialized_start=1929
+  _globals['_REGIME']._serialized_end=2070
+  _globals['_TRADINGSTATE']._serialized_start=2072
+  _globals['_TRADINGSTATE']._serialized_end=2197
+  _globals['_REASON']._serialized_start=2200
+  _globals['_REASON']._serialized_end=3334
+  _globals['_INFERENCEENGINE']._serialized_start=3336
+  _globals['_INFERENCEENGINE']._serialized_end=3459
   _globals['_PREDICTREQUEST']._serialized_start=68
   _globals['_PREDICTREQUEST']._serialized_end=248
   _globals['_FEATUREVECTOR']._serialized_start=250
   _globals['_FEATUREVECTOR']._serialized_end=365
   _globals['_PREDICTRESPONSE']._serialized_start=368
-  _globals['_PREDICTRESPONSE']._serialized_end=627
-  _globals['_MODELVERSION']._serialized_start=629
-  _globals['_MODELVERSION']._serialized_end=693
-  _globals['_PREDICTION']._serialized_start=695
-  _globals['_PREDICTION']._serialized_end=770
-  _globals['_FEATURESTATE']._serialized_start=772
-  _globals['_FEATURESTATE']._serialized_end=851
-  _globals['_SIGNAL']._serialized_start=854
-  _globals['_SIGNAL']._serialized_end=1076
-  _globals['_RISKCHECK']._serialized_start=1078
-  _globals['_RISKCHECK']._serialized_end=1190
-  _globals['_TIMING']._serialized_start=1193
-  _globals['_TIMING']._serialized_end=1391
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1393
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1462
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1464
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1538
-  _globals['_PREDICTSTREAMRESULT']._serialized_start=1540
-  _globals['_PREDICTSTREAMRESULT']._serialized_end=1660
-  _globals['_SIGNALSERVICE']._serialized_start=2464
-  _globals['_SIGNALSERVICE']._serialized_end=2641
+  _globals['_PREDICTRESPONSE']._serialized_end=645
+  _globals['_MODELVERSION']._serialized_start=647
+  _globals['_MODELVERSION']._serialized_end=711
+  _globals['_PREDICTION']._serialized_start=713
+  _globals['_PREDICTION']._serialized_end=788
+  _globals['_FEATURESTATE']._serialized_start=790
+  _globals['_FEATURESTATE']._serialized_end=869
+  _globals['_SIGNAL']._serialized_start=872
+  _globals['_SIGNAL']._serialized_end=1241
+  _globals['_RISKCHECK']._serialized_start=1244
+  _globals['_RISKCHECK']._serialized_end=1372
+  _globals['_TIMING']._serialized_start=1375
+  _globals['_TIMING']._serialized_end=1573
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1575
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1644
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1646
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1720
+  _globals['_PREDICTSTREAMRESULT']._serialized_start=1722
+  _globals['_PREDICTSTREAMRESULT']._serialized_end=1842
+  _globals['_SIGNALSERVICE']._serialized_start=3462
+  _globals['_SIGNALSERVICE']._serialized_end=3639
 # @@protoc_insertion_point(module_scope)

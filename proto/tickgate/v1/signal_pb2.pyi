@@ -39,6 +39,58 @@ ACTION_BUY: Action.ValueType  # 2
 ACTION_SELL: Action.ValueType  # 3
 Global___Action: _TypeAlias = Action  # noqa: Y015
 
+class _Regime:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RegimeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Regime.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REGIME_UNSPECIFIED: _Regime.ValueType  # 0
+    REGIME_UNKNOWN: _Regime.ValueType  # 1
+    """No data, or stale ones."""
+    REGIME_NORMAL: _Regime.ValueType  # 2
+    REGIME_TRENDING: _Regime.ValueType  # 3
+    REGIME_RISK_OFF: _Regime.ValueType  # 4
+    REGIME_HIGH_VOLATILITY: _Regime.ValueType  # 5
+
+class Regime(_Regime, metaclass=_RegimeEnumTypeWrapper):
+    """Market regimes; a later one outranks those before it."""
+
+REGIME_UNSPECIFIED: Regime.ValueType  # 0
+REGIME_UNKNOWN: Regime.ValueType  # 1
+"""No data, or stale ones."""
+REGIME_NORMAL: Regime.ValueType  # 2
+REGIME_TRENDING: Regime.ValueType  # 3
+REGIME_RISK_OFF: Regime.ValueType  # 4
+REGIME_HIGH_VOLATILITY: Regime.ValueType  # 5
+Global___Regime: _TypeAlias = Regime  # noqa: Y015
+
+class _TradingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TradingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TradingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRADING_STATE_UNSPECIFIED: _TradingState.ValueType  # 0
+    TRADING_STATE_ACTIVE: _TradingState.ValueType  # 1
+    """All that the gate approves."""
+    TRADING_STATE_REDUCING: _TradingState.ValueType  # 2
+    """Reducing orders only."""
+    TRADING_STATE_HALTED: _TradingState.ValueType  # 3
+    """Nothing. Clients cancel their working orders."""
+
+class TradingState(_TradingState, metaclass=_TradingStateEnumTypeWrapper):
+    """What the desk lets through."""
+
+TRADING_STATE_UNSPECIFIED: TradingState.ValueType  # 0
+TRADING_STATE_ACTIVE: TradingState.ValueType  # 1
+"""All that the gate approves."""
+TRADING_STATE_REDUCING: TradingState.ValueType  # 2
+"""Reducing orders only."""
+TRADING_STATE_HALTED: TradingState.ValueType  # 3
+"""Nothing. Clients cancel their working orders."""
+Global___TradingState: _TypeAlias = TradingState  # noqa: Y015
+
 class _Reason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -83,7 +135,47 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_POSITION_SIZE: _Reason.ValueType  # 62
     """Stage 2: size of the resulting position."""
     REASON_POSITION_NOTIONAL: _Reason.ValueType  # 63
-    """Stage 2: notional of the resulting position."""
+    """Stage 2: notional of the resulting position, in the base currency, in the worse case of its open orders."""
+    REASON_TRADING_STATE_HALTED: _Reason.ValueType  # 70
+    """The desk is halted: nothing passes. Value: the trading state; limit: REDUCING."""
+    REASON_TRADING_STATE_REDUCING: _Reason.ValueType  # 71
+    """The desk only reduces. Value: the trading state; limit: ACTIVE."""
+    REASON_RESTRICTED_SYMBOL: _Reason.ValueType  # 72
+    """The symbol is on the restricted list. Value: 1 if it is; limit: 0."""
+    REASON_VAR_PORTFOLIO: _Reason.ValueType  # 80
+    """Stage 3: value at risk of the portfolio with the order in it, 99 %, one day, in the base currency."""
+    REASON_CORRELATION_PORTFOLIO: _Reason.ValueType  # 90
+    """Stage 4: correlation of the order's P&L with that of the portfolio's other symbols; a hedge is negative."""
+    REASON_REGIME_NOT_ALLOWED: _Reason.ValueType  # 100
+    """Stage 5: the symbol's regime is none that model and policy allow. Value: 1 if so; limit: 0."""
+    REASON_MODEL_DEGRADED: _Reason.ValueType  # 110
+    """Stage 6: the model version is marked degraded, until a person reopens it. Value: 1 if so; limit: 0."""
+    REASON_PRICE_COLLAR: _Reason.ValueType  # 120
+    """The limit price or the reference price is too far from the server's last trade price. Value: the larger distance,
+    as a fraction.
+    """
+    REASON_ORDER_SELF_TRADE: _Reason.ValueType  # 121
+    """There are open orders of the opposite side on the symbol. Value: their size."""
+    REASON_SIGNAL_REPEATED: _Reason.ValueType  # 122
+    """The same signal again without a fill in between. Value: how often, this one included."""
+    REASON_RATE_SYMBOL: _Reason.ValueType  # 123
+    """Too many approved orders on the symbol. Value: what the token bucket lacks to one order, 0 if nothing."""
+    REASON_RATE_TOTAL: _Reason.ValueType  # 124
+    """Too many approved orders in all. Value as above."""
+    REASON_EXPOSURE_GROSS: _Reason.ValueType  # 130
+    """Sum of the absolute worst-case notionals with the order in it, in the base currency."""
+    REASON_EXPOSURE_NET: _Reason.ValueType  # 131
+    """Absolute value of the sum of the signed worst-case notionals, the worse of all open orders' fills, likewise."""
+    REASON_LOSS_DAILY: _Reason.ValueType  # 140
+    """Loss since the sessions began, realised and not, in the base currency. Over it the desk only reduces."""
+    REASON_LOSS_DRAWDOWN: _Reason.ValueType  # 141
+    """Loss since the highest P&L of the session. Over it the desk only reduces."""
+    REASON_REQUEST_EXPIRED: _Reason.ValueType  # 150
+    """The request id was answered before, and that answer's validity is over."""
+    REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 151
+    """The request id was answered before, to another payload."""
+    REASON_PORTFOLIO_ORDERS_FULL: _Reason.ValueType  # 160
+    """There is no room for another open order."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a signal is what it is. Names are CATEGORY_CONDITION."""
@@ -126,7 +218,47 @@ REASON_POSITION_ORDER_NOTIONAL: Reason.ValueType  # 61
 REASON_POSITION_SIZE: Reason.ValueType  # 62
 """Stage 2: size of the resulting position."""
 REASON_POSITION_NOTIONAL: Reason.ValueType  # 63
-"""Stage 2: notional of the resulting position."""
+"""Stage 2: notional of the resulting position, in the base currency, in the worse case of its open orders."""
+REASON_TRADING_STATE_HALTED: Reason.ValueType  # 70
+"""The desk is halted: nothing passes. Value: the trading state; limit: REDUCING."""
+REASON_TRADING_STATE_REDUCING: Reason.ValueType  # 71
+"""The desk only reduces. Value: the trading state; limit: ACTIVE."""
+REASON_RESTRICTED_SYMBOL: Reason.ValueType  # 72
+"""The symbol is on the restricted list. Value: 1 if it is; limit: 0."""
+REASON_VAR_PORTFOLIO: Reason.ValueType  # 80
+"""Stage 3: value at risk of the portfolio with the order in it, 99 %, one day, in the base currency."""
+REASON_CORRELATION_PORTFOLIO: Reason.ValueType  # 90
+"""Stage 4: correlation of the order's P&L with that of the portfolio's other symbols; a hedge is negative."""
+REASON_REGIME_NOT_ALLOWED: Reason.ValueType  # 100
+"""Stage 5: the symbol's regime is none that model and policy allow. Value: 1 if so; limit: 0."""
+REASON_MODEL_DEGRADED: Reason.ValueType  # 110
+"""Stage 6: the model version is marked degraded, until a person reopens it. Value: 1 if so; limit: 0."""
+REASON_PRICE_COLLAR: Reason.ValueType  # 120
+"""The limit price or the reference price is too far from the server's last trade price. Value: the larger distance,
+as a fraction.
+"""
+REASON_ORDER_SELF_TRADE: Reason.ValueType  # 121
+"""There are open orders of the opposite side on the symbol. Value: their size."""
+REASON_SIGNAL_REPEATED: Reason.ValueType  # 122
+"""The same signal again without a fill in between. Value: how often, this one included."""
+REASON_RATE_SYMBOL: Reason.ValueType  # 123
+"""Too many approved orders on the symbol. Value: what the token bucket lacks to one order, 0 if nothing."""
+REASON_RATE_TOTAL: Reason.ValueType  # 124
+"""Too many approved orders in all. Value as above."""
+REASON_EXPOSURE_GROSS: Reason.ValueType  # 130
+"""Sum of the absolute worst-case notionals with the order in it, in the base currency."""
+REASON_EXPOSURE_NET: Reason.ValueType  # 131
+"""Absolute value of the sum of the signed worst-case notionals, the worse of all open orders' fills, likewise."""
+REASON_LOSS_DAILY: Reason.ValueType  # 140
+"""Loss since the sessions began, realised and not, in the base currency. Over it the desk only reduces."""
+REASON_LOSS_DRAWDOWN: Reason.ValueType  # 141
+"""Loss since the highest P&L of the session. Over it the desk only reduces."""
+REASON_REQUEST_EXPIRED: Reason.ValueType  # 150
+"""The request id was answered before, and that answer's validity is over."""
+REASON_REQUEST_ID_REUSED: Reason.ValueType  # 151
+"""The request id was answered before, to another payload."""
+REASON_PORTFOLIO_ORDERS_FULL: Reason.ValueType  # 160
+"""There is no room for another open order."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _InferenceEngine:
@@ -247,10 +379,15 @@ class PredictResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the request."""
     symbol: _builtins.str
     """As in the request's input."""
+    repeated: _builtins.bool
+    """The request id was answered before, with the same payload: this is that answer again, without its checks and its
+    stage timings, and nothing was applied. Its validity counts from `timing.server_send_ts_ns` as the first's did.
+    """
     @_builtins.property
     def signal(self) -> Global___Signal:
         """What to do, or why not."""
@@ -279,10 +416,11 @@ class PredictResponse(_message.Message):
         timing: Global___Timing | None = ...,
         model: Global___ModelVersion | None = ...,
         features: Global___FeatureState | None = ...,
+        repeated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prediction", b"prediction", "signal", b"signal", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prediction", b"prediction", "request_id", b"request_id", "signal", b"signal", "symbol", b"symbol", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prediction", b"prediction", "repeated", b"repeated", "request_id", b"request_id", "signal", b"signal", "symbol", b"symbol", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,6 +521,11 @@ class Signal(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TARGET_POSITION_FIELD_NUMBER: _builtins.int
     CHECKS_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REDUCING_FIELD_NUMBER: _builtins.int
+    REMAINING_SIZE_FIELD_NUMBER: _builtins.int
+    REGIME_FIELD_NUMBER: _builtins.int
+    TRADING_STATE_FIELD_NUMBER: _builtins.int
     action: Global___Action.ValueType
     size: _builtins.float
     """Order size in units of the instrument, a multiple of its lot; 0 for HOLD."""
@@ -396,6 +539,20 @@ class Signal(_message.Message):
     """Why the action is HOLD; REASON_APPROVED for an approved order."""
     target_position: _builtins.float
     """Signed position in units of the instrument that the model asked for."""
+    order_id: _builtins.int
+    """Names the approved order in reports of orders and fills; 0 for HOLD. Until its first report the order is a
+    reservation, which ends after valid_for_us.
+    """
+    reducing: _builtins.bool
+    """The order only takes off what is held: it faces fewer checks."""
+    remaining_size: _builtins.float
+    """What the target asks for beyond this order, signed, in units: an order that would cross zero is split, this is its
+    exit, and the next request asks for the entry.
+    """
+    regime: Global___Regime.ValueType
+    """Of the symbol, as the gate saw it; unspecified where the gate was not reached."""
+    trading_state: Global___TradingState.ValueType
+    """Of the desk."""
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RiskCheck]:
         """Every limit that was evaluated, in the gate's order, whether it passed or not. Empty where the gate
@@ -413,10 +570,15 @@ class Signal(_message.Message):
         reason: Global___Reason.ValueType = ...,
         target_position: _builtins.float = ...,
         checks: _abc.Iterable[Global___RiskCheck] | None = ...,
+        order_id: _builtins.int = ...,
+        reducing: _builtins.bool = ...,
+        remaining_size: _builtins.float = ...,
+        regime: Global___Regime.ValueType = ...,
+        trading_state: Global___TradingState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approved", b"approved", "checks", b"checks", "limit_price", b"limit_price", "reason", b"reason", "size", b"size", "target_position", b"target_position", "valid_for_us", b"valid_for_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approved", b"approved", "checks", b"checks", "limit_price", b"limit_price", "order_id", b"order_id", "reason", b"reason", "reducing", b"reducing", "regime", b"regime", "remaining_size", b"remaining_size", "size", b"size", "target_position", b"target_position", "trading_state", b"trading_state", "valid_for_us", b"valid_for_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,6 +597,7 @@ class RiskCheck(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PASSED_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
+    WAIVED_FIELD_NUMBER: _builtins.int
     reason: Global___Reason.ValueType
     """The reason that this check gives when it fails."""
     value: _builtins.float
@@ -442,6 +605,8 @@ class RiskCheck(_message.Message):
     passed: _builtins.bool
     at_least: _builtins.bool
     """The limit is a lower bound."""
+    waived: _builtins.bool
+    """It does not bind here: the limit is switched off, or the order is reducing and the check is none it must pass."""
     def __init__(
         self,
         *,
@@ -450,10 +615,11 @@ class RiskCheck(_message.Message):
         limit: _builtins.float = ...,
         passed: _builtins.bool = ...,
         at_least: _builtins.bool = ...,
+        waived: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "limit", b"limit", "passed", b"passed", "reason", b"reason", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "limit", b"limit", "passed", b"passed", "reason", b"reason", "value", b"value", "waived", b"waived"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
