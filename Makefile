@@ -6,13 +6,14 @@ LOCK := requirements/dev.txt
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup check-system demo test soak lint format proto lock bench clean
+.PHONY: help setup check-system demo test soak lint format proto docs lock bench clean
 help:
 	@echo 'make demo    install, train on S&P 500 and NASDAQ bars, export, serve, replay a year through Predict'
 	@echo 'make test    install and run the tests'
 	@echo 'make soak    the campaigns among the tests at full size: millions of requests, many kills'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make proto   generate the Python code of proto/ again'
+	@echo 'make docs    generate docs/reasons.md again'
 	@echo 'make bench   measure: tables, no assertions'
 	@echo 'make lock    resolve requirements/*.txt again (needs uv)'
 
@@ -49,6 +50,9 @@ format: $(INSTALLED)
 
 proto: $(INSTALLED)
 	@$(BIN)/python proto/generate.py
+
+docs: $(INSTALLED)
+	@$(BIN)/python docs/generate.py
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import forest, ghz, models, rpc, stages
+from bench import forest, gate, ghz, models, rpc, stages
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "queue", "aio", "empty", "forest", "ghz")
+PARTS = ("stages", "gate", "queue", "aio", "empty", "forest", "ghz")
 
 
 @click.command()
@@ -36,6 +36,9 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
         for part in parts or PARTS:
             if part == "stages":
                 console.print(stages.stages(repository))
+            elif part == "gate":
+                for table in gate.gate(repository):
+                    console.print(table)
             elif part == "forest":
                 console.print(forest.forest_table(largest=gbt_c))
             elif part == "ghz":

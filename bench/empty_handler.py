@@ -9,6 +9,7 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.rpc.completion_queue import QueueListener
 from tickgate_server.rpc.listener import ListenerSettings
+from tickgate_server.rpc.services import Services
 from tickgate_server.rpc.topology import Topology
 
 
@@ -36,9 +37,10 @@ class Nothing:
 def main() -> None:
     """Serve until SIGTERM."""
     address, answer = sys.argv[1:]
-    listener = QueueListener(Engine(EngineSettings(), ModelRegistry([])), ListenerSettings(address))
+    engine = Engine(EngineSettings(), ModelRegistry([]))
+    listener = QueueListener(engine, ListenerSettings(address), Services(engine, lambda: engine.desk.whole))
     listener._answers = Nothing(bytes.fromhex(answer))  # type: ignore[assignment]  # noqa: SLF001
-    listener.run(lambda address: Topology("", (address,), 0), lambda _: None, lambda: None)
+    listener.run(lambda bound: Topology("", (bound.data,), 0), lambda _: None, lambda: None)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,18 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
+        "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "Look at a folder of model packages.",
         "observe": "Follow a journal: serve its metrics and write its control block.",
+        "portfolio": "See what is held, open and lost, and correct it.",
         "predict": "Ask a server for one signal.",
+        "reduce": "Let only orders pass that reduce a position.",
         "replay": "Decide again what a journal recorded, and compare bit for bit.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",
+        "resume": "Trade again; this also confirms the portfolio as the server has it.",
+        "risk": "See the limits in force, and have changed ones take effect.",
         "serve": "Serve Predict from a folder of model packages.",
         "train": "Validate a model walk-forward and publish it as CONFIG (a TOML file) says.",
     }

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -12,21 +13,34 @@ from typing import Protocol
 import structlog
 
 from tickgate_server import control_block
-from tickgate_server.config import Settings
+from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
+from tickgate_server.errors import RequestError
+from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.errors import ModelNotFound
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.observer.address import split_address
 from tickgate_server.observer.process import ObserverProcess
-from tickgate_server.rpc.listener import ListenerSettings, choose
+from tickgate_server.risk.book import FRESH
+from tickgate_server.risk.data import FILE_NAME as RISK_DATA_FILE
+from tickgate_server.risk.data import read as read_risk_data
+from tickgate_server.risk.data import write as write_risk_data
+from tickgate_server.risk.feed import RiskDataFeed
+from tickgate_server.risk.limits import Limits, LimitsFileInvalid, read_limits
+from tickgate_server.rpc.admin import ReadLimits
+from tickgate_server.rpc.listener import Bound, ListenerSettings, choose
+from tickgate_server.rpc.services import Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
 from tickgate_server.ticks.instruments import Universe, read_instruments
 from tickgate_server.worker_link import WorkerLink
 
 _LOG = structlog.get_logger()
+# How long a server waits for the observer to vouch for the first risk data; then it serves, reducing orders only.
+_RISK_DATA_S = 1.0
+_RISK_DATA_PAUSE_S = 0.01
 
 
 class RepositoryMissing(Exception):
@@ -120,25 +134,63 @@ def build_engine(
         ),
         load_models(settings),
         universe,
-        settings.risk,
+        limits_in_force(settings),
         journal=journal,
         control=control,
+        feed=RiskDataFeed(journal.folder) if journal is not None and control is not None else None,
+        kill_file=settings.desk.kill_file,
+        fsync_reports=settings.desk.fsync_reports,
     )
 
 
-def serve(settings: Settings, started: float, link: WorkerLink | None = None) -> None:
+def limits_in_force(settings: Settings) -> Limits:
+    """The limits that the settings name, of the whole desk.
+
+    Raises:
+        LimitsFileInvalid: The file cannot be used.
+    """
+    file = settings.desk.limits_file
+    return settings.risk if file is None else read_limits(file)
+
+
+def place_risk_data(settings: Settings) -> None:
+    """Put the first risk data where the observer begins with them, unless it has left newer ones there.
+
+    Raises:
+        RiskDataInvalid: The file that `desk.risk_data` names cannot be used.
+        OSError: It cannot be read, or not be copied.
+    """
+    folder, file = settings.journal.folder, settings.desk.risk_data
+    given = file or settings.models.repository / RISK_DATA_FILE
+    if folder is None or (file is None and not given.is_file()):
+        return
+    target = folder / RISK_DATA_FILE
+    data = read_risk_data(given)
+    if target.exists() and target.stat().st_mtime_ns >= given.stat().st_mtime_ns:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_risk_data(target, data)
+    _LOG.info("first risk data", file=str(given), symbols=len(data.symbols), as_of_ns=data.as_of_ns)
+
+
+def serve(
+    settings: Settings, started: float, link: WorkerLink | None = None, read_again: ReadLimits | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain; see `rpc.listener.Listener`.
 
     Args:
         settings: What is in force.
         started: `time.perf_counter()` when the process began its work, for the log's start-up time.
         link: To the supervisor, for one of several workers.
+        read_again: What ReloadLimits puts in force, those of the whole server; None: what the settings say.
 
     Raises:
         JournalError: The journal cannot be written, is damaged, or another server has it.
-        ListenFailed: The data listener's address cannot be had.
+        ListenFailed: The address of a listener cannot be had.
         RealtimeRefused: The system does not let threads have `server.realtime_priority`.
         ObserverNotStarted: The observer did not come up, because its endpoint's address is taken, say.
+        LimitsFileInvalid: As `limits_in_force`.
+        RiskDataInvalid: As `place_risk_data`.
         ValueError: As `start_observer`.
         SupervisorGone: There is nobody to report to.
     """
@@ -146,6 +198,7 @@ def serve(settings: Settings, started: float, link: WorkerLink | None = None) ->
         journal = open_journal(settings)
         if journal is not None:
             stack.callback(journal.close)
+        place_risk_data(settings)
         # Its start-up is the models' too: both take about a second. Workers have theirs of the supervisor.
         observer = start_observer(settings) if link is None else None
         if observer is not None:
@@ -154,7 +207,8 @@ def serve(settings: Settings, started: float, link: WorkerLink | None = None) ->
         if settings.journal.folder is not None and settings.observer.mode != "none":
             control_block.create(settings.journal.folder / control_block.FILE_NAME)
             control = ControlBlockReader(settings.journal.folder / control_block.FILE_NAME)
-        _serve(settings, started, build_engine(settings, journal, control), observer, link)
+        engine = build_engine(settings, journal, control)
+        _serve(settings, started, engine, observer, link, read_again or (lambda: limits_in_force(settings)))
     _LOG.info("stopped")
 
 
@@ -189,27 +243,58 @@ def start_observer(settings: Settings) -> _Observer | None:
         # Imported here: it knows Prometheus, which a server has no use for otherwise.
         from tickgate_server.observer.service import Observer, ObserverThread  # noqa: PLC0415
 
-        return ObserverThread(Observer([folder], [folder / control_block.FILE_NAME], listen))
-    return ObserverProcess([folder], listen, log_format=settings.log.format, log_level=settings.log.level)
+        controls = [folder / control_block.FILE_NAME]
+        models = settings.models.repository
+        return ObserverThread(Observer([folder], controls, listen, risk=settings.risk_values, models=models))
+    return ObserverProcess(
+        [folder],
+        listen,
+        log_format=settings.log.format,
+        log_level=settings.log.level,
+        risk=settings.risk_values,
+        models=settings.models.repository,
+    )
+
+
+def _await_risk_data(settings: Settings, engine: Engine) -> None:
+    """Where there are risk data, begin with them: the observer vouches for them within a moment of its start."""
+    folder = settings.journal.folder
+    if folder is None or settings.observer.mode == "none" or not (folder / RISK_DATA_FILE).is_file():
+        return
+    give_up = time.monotonic() + _RISK_DATA_S
+    engine.desk.poll()
+    while not engine.desk.book.state[FRESH] and time.monotonic() < give_up:
+        time.sleep(_RISK_DATA_PAUSE_S)
+        engine.desk.poll()
 
 
 def _serve(
-    settings: Settings, started: float, engine: Engine, observer: _Observer | None, link: WorkerLink | None
+    settings: Settings,
+    started: float,
+    engine: Engine,
+    observer: _Observer | None,
+    link: WorkerLink | None,
+    read_limits: ReadLimits,
 ) -> None:
     metrics = observer.ready() if observer is not None else None
+    _await_risk_data(settings, engine)
 
-    def on_bound(address: str) -> Topology:
-        own = reachable(address, settings.server.advertise_host)
-        epoch, addresses = (uuid.uuid4().hex[:12], [own]) if link is None else link.bound(address, own)
-        return Topology(epoch, addresses, settings.worker.index)
+    def on_bound(bound: Bound) -> Topology:
+        own = [reachable(address, settings.server.advertise_host) for address in (bound.data, bound.service)]
+        listening = {"listen": bound.data, "service_listen": bound.service, "admin_listen": bound.admin or "none"}
+        epoch, found = (uuid.uuid4().hex[:12], [own]) if link is None else link.bound(listening, own)
+        addresses, services = zip(*found, strict=True)
+        return Topology(epoch, addresses, settings.worker.index, services)
 
-    def on_serving(address: str) -> None:
+    def on_serving(bound: Bound) -> None:
         # What start-up made stays; the collector need not walk it again.
         gc.collect()
         gc.freeze()
         _LOG.info(
             "serving" if engine.registry.models else "not serving: no model is fit",
-            address=address,
+            address=bound.data,
+            service=bound.service or None,
+            admin=bound.admin or None,
             metrics=metrics,
             models=engine.registry.names,
             transport=type(listener).__name__,
@@ -218,8 +303,15 @@ def _serve(
             start_up_s=round(time.perf_counter() - started, 2),
         )
         if link is not None:
-            link.serving(address)
+            link.serving()
 
+    def reload() -> None:
+        try:
+            engine.desk.change_limits(read_limits(), reason="SIGHUP", who="signal")
+        except (LimitsFileInvalid, RequestError, JournalError) as error:
+            _LOG.error("limits not reloaded", why=str(error))
+
+    signal.signal(signal.SIGHUP, lambda *_: engine.desk.ask(reload))
     section = settings.server
     if section.realtime_priority:
         run_first([get_native_id(), *([engine.timekeeper] if engine.timekeeper else [])], section.realtime_priority)
@@ -228,6 +320,8 @@ def _serve(
         engine,
         ListenerSettings(
             address=section.listen,
+            service_address=section.service_listen,
+            admin_address=admin_address(settings),
             max_message_bytes=section.max_message_bytes,
             max_concurrent_requests=section.max_concurrent_requests,
             busy_poll_us=section.busy_poll_us,
@@ -236,5 +330,6 @@ def _serve(
             tls_key=section.tls_key,
             tls_client_ca=section.tls_client_ca,
         ),
+        Services(engine, read_limits, worker=settings.worker.index, workers=settings.worker.count),
     )
     listener.run(on_bound, on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))

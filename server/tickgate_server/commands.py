@@ -40,6 +40,8 @@ def _load(file: Path | None, overrides: dict[str, Any]) -> tuple[Settings, dict[
 @_MODELS
 @click.option("--default-model", help="What a request without a model means.")
 @click.option("--listen", help="Data listener: host:port or unix:/path; port 0 takes a free one.")
+@click.option("--service-listen", help="Service listener, for reports and watching, as --listen; '' for none.")
+@click.option("--admin-listen", help="Admin listener: unix:/path (mode 0600), host:port with mTLS, or none.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes, each with its own listener and symbols.")
 @click.option("--metrics-listen", help="Prometheus endpoint, host:port; '' for none.")
 @click.option("--instruments", type=click.Path(path_type=Path), help="Instrument file, TOML or CSV.")
@@ -52,6 +54,8 @@ def serve(
     repository: Path | None,
     default_model: str | None,
     listen: str | None,
+    service_listen: str | None,
+    admin_listen: str | None,
     workers: int | None,
     metrics_listen: str | None,
     instruments: Path | None,
@@ -65,14 +69,16 @@ def serve(
     What is not given here comes from TICKGATE_* in the environment, then from --config, then from the defaults:
     `tickgate config` shows all of it. SIGTERM drains: health says NOT_SERVING, requests in flight finish, exit 0.
 
-    With --workers each process takes the next port (or /path.0, /path.1 of a Unix socket), a folder of the journal, and
-    a share of the symbols; TopologyService says which, and the client's Routed clients ask it.
+    With --workers each process takes the next ports (or /path.0, /path.1 of a Unix socket), a folder of the journal,
+    and a share of the symbols; TopologyService says which, and the client's Routed clients ask it.
     """
     started = time.perf_counter()
     overrides = {
         "models.repository": repository,
         "models.default": default_model,
         "server.listen": listen,
+        "server.service_listen": service_listen,
+        "server.admin_listen": admin_listen,
         "server.workers": workers,
         "server.metrics_listen": metrics_listen,
         "instruments.file": instruments,

@@ -19,10 +19,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from tickgate_server.risk.gate import Limits
+from tickgate_server.risk.estimates import RiskValueSettings
+from tickgate_server.risk.limits import Limits
 
 PREFIX = "TICKGATE_"
 NESTED = "__"
+# In the journal's folder: the admin listener, where no other address is set.
+ADMIN_SOCKET = "admin.sock"
 # Read before any settings are: where compiled kernels are kept.
 _NOT_SETTINGS = {"TICKGATE_KERNEL_CACHE"}
 
@@ -45,6 +48,12 @@ class ServerSection(_Section):
     """Data listener: `host:port` or `unix:/path`. Port 0 takes a free one, which the log names.
 
     With several workers it is the first one's; the others take the ports after it, or `/path.1` and so on."""
+    service_listen: str = "127.0.0.1:51051"
+    """Service listener: reports of orders and fills, portfolio, trading state; as `listen`. Empty: none."""
+    admin_listen: str = ""
+    """Admin listener: what a person does to the desk; `unix:/path` (mode 0600), or `host:port` with mTLS.
+
+    Empty: `admin.sock` in the journal's folder, and none where no journal is kept; `none`: none."""
     advertise_host: str = ""
     """Host that clients reach the workers by, for the topology; empty: the one that is listened on."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -60,7 +69,7 @@ class ServerSection(_Section):
 
     It takes CAP_SYS_NICE or RLIMIT_RTPRIO, and more cores than workers: such a thread yields to no ordinary one."""
     tls_certificate: Path | None = None
-    """PEM file; with `tls_key` the data listener speaks TLS."""
+    """PEM file; with `tls_key` the listeners speak TLS, but for an admin listener on a Unix socket."""
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     """PEM file; a client must show a certificate that it signed."""
@@ -82,9 +91,30 @@ class ServerSection(_Section):
         return self
 
     @model_validator(mode="after")
+    def _admin_private(self) -> "ServerSection":
+        if self.admin_listen not in {"", "none"} and not self.admin_listen.startswith("unix:"):
+            if ":" not in self.admin_listen:
+                raise ValueError(f"admin_listen: expected unix:/path, host:port or none, got {self.admin_listen!r}")
+            if self.tls_client_ca is None:
+                raise ValueError(
+                    f"admin_listen is {self.admin_listen!r}: over TCP it needs mTLS, tls_client_ca with"
+                    " tls_certificate and tls_key; unix:/path needs none"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ports_for_all(self) -> "ServerSection":
+        named = {"listen": self.listen, "service_listen": self.service_listen, "admin_listen": self.admin_listen}
+        named = {key: listen for key, listen in named.items() if listen not in {"", "none"}}
         if self.workers > 1:
-            worker_address(self.listen, self.workers - 1)
+            for key, listen in named.items():
+                worker_address(listen, self.workers - 1, key)
+        taken: dict[str, str] = {}
+        for key, listen in named.items():
+            addresses = [worker_address(listen, i, key) for i in range(self.workers)] if self.workers > 1 else [listen]
+            for address in addresses:
+                if not address.endswith(":0") and taken.setdefault(address, key) != key:
+                    raise ValueError(f"{taken[address]} and {key} both have {address}")
         return self
 
 
@@ -138,6 +168,22 @@ class JournalSection(_Section):
         return None if folder in ("", "none") else folder
 
 
+class DeskSection(_Section):
+    """What stands around the limits of `[risk]`."""
+
+    limits_file: Path | None = None
+    """TOML of its own with the keys of `[risk]` and a `version`, in place of them: read again by SIGHUP and
+    `tickgate risk reload`."""
+    kill_file: Path | None = None
+    """While it is there the desk is HALTED, and stays so until a person resumes."""
+    fsync_reports: bool = False
+    """Flush orders, fills and states to the disk before they are acknowledged: against the host's death, for
+    milliseconds each."""
+    risk_data: Path | None = None
+    """First risk data, as training writes them, where the journal's folder has none; empty: `risk-data.npz` in the
+    model repository, if it is there."""
+
+
 class WorkerSection(_Section):
     """Which worker of a server this process is; set by the server that starts it."""
 
@@ -184,8 +230,16 @@ class Settings(BaseSettings):
     journal: JournalSection = JournalSection()
     observer: ObserverSection = ObserverSection()
     risk: Limits = Limits()
+    desk: DeskSection = DeskSection()
+    risk_values: RiskValueSettings = RiskValueSettings()
     worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
+
+    @model_validator(mode="after")
+    def _limits_once(self) -> "Settings":
+        if self.desk.limits_file is not None and self.risk != Limits():
+            raise ValueError("desk.limits_file stands in place of [risk]: expected one of the two")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -235,8 +289,13 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     return settings, {key: origins.get(key, "default") for key in flatten(settings)}
 
 
-def worker_address(listen: str, index: int) -> str:
+def worker_address(listen: str, index: int, key: str = "listen") -> str:
     """Where a worker listens: the ports from `listen`'s on, a free one each for port 0, or `/path.index`.
+
+    Args:
+        listen: The server's.
+        index: The worker's.
+        key: The setting that `listen` is, for the error.
 
     Raises:
         ValueError: It is neither `host:port` nor `unix:/path`, or there is no such port.
@@ -245,13 +304,23 @@ def worker_address(listen: str, index: int) -> str:
         return f"{listen}.{index}"
     host, _, number = listen.rpartition(":")
     if not (host and number.isdecimal()):
-        raise ValueError(f"several workers need listen to be host:port or unix:/path, got {listen!r}")
+        raise ValueError(f"several workers need {key} to be host:port or unix:/path, got {listen!r}")
     port = int(number)
     if port == 0:
         return listen
     if port + index > 65_535:
-        raise ValueError(f"worker {index} of listen {listen!r} would have port {port + index}, the last is 65535")
+        raise ValueError(f"worker {index} of {key} {listen!r} would have port {port + index}, the last is 65535")
     return f"{host}:{port + index}"
+
+
+def admin_address(settings: Settings) -> str:
+    """Where the admin listener of a server of one process, or of one worker, is; empty: it has none."""
+    listen, folder = settings.server.admin_listen, settings.journal.folder
+    if listen == "none":
+        return ""
+    if listen or folder is None:
+        return listen
+    return f"unix:{(folder / ADMIN_SOCKET).absolute()}"
 
 
 def flatten(settings: Settings) -> dict[str, Any]:

@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from tickgate_server.kernels import kernel
 
 MAGIC = int.from_bytes(b"TICKCTRL", "little")
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 HEADER_BYTES = 4096
 SLOT_WORDS = 8
-SLOTS = 128
+SLOTS = 256
 FILE_BYTES = HEADER_BYTES + SLOTS * SLOT_WORDS * 8
 FILE_NAME = "control.block"  # beside the journal's segments, unless set otherwise
 
@@ -56,7 +56,10 @@ class Slot(IntEnum):
 
     HEARTBEAT = 0  # sequence of the last record that the observer has read; its age is what counts
     OBSERVER_LAG_S = 1  # how long ago the observer had read all that was there
+    RISK_DATA = 2  # as_of of risk-data.npz, seconds since the epoch; its age is the observer's
+    RISK_DATA_GENERATION = 3  # that file's time of change in microseconds: another number, another file
     MODEL_LATENCY_US_P99 = 64  # + the model's index in the journal: total latency, last five minutes
+    MODEL_DEGRADED = 128  # + the model's index in the journal: 1 while its health checks say so, 0 while not
 
 
 class ControlBlockInvalid(Exception):

@@ -7,13 +7,18 @@ transport's loop. What it reads and writes is preallocated; a request costs one 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter_ns
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_server.control_block import ControlBlockReader
+from tickgate_server.desk import Desk
+from tickgate_server.desk.ledger import Ledger
+from tickgate_server.desk.pieces import pieces, take_piece
+from tickgate_server.desk_store import Checkpoints, restore
 from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.intake import Intake
@@ -22,9 +27,17 @@ from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
+from tickgate_server.payload import payload_of
 from tickgate_server.records import FEATURES, Decision, Request, Stage, stated
-from tickgate_server.risk.gate import BOUNDS, PASSES, VALUES, Gate, Limits, judge
+from tickgate_server.risk import portfolio
+from tickgate_server.risk import request_ids as ids
+from tickgate_server.risk.book import TRADING, Book
+from tickgate_server.risk.checks import CHECKS
+from tickgate_server.risk.feed import RiskDataFeed
+from tickgate_server.risk.gate import LIMITS, OUT_VALUES, PASSES, VALUES, WAIVED, judge
+from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
+from tickgate_server.risk.regimes import TradingState
 from tickgate_server.ticks import market
 from tickgate_server.ticks.instruments import Universe
 from tickgate_server.ticks.market import MarketState
@@ -33,6 +46,9 @@ from tickgate_server.ticks.symbols import SymbolTable
 # Plain ints beside the enums: looking a member up costs more than the comparison.
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
 _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
+_EXPIRED, _REUSED = int(Reason.REQUEST_EXPIRED), int(Reason.REQUEST_ID_REUSED)
+_DESK_HALTED, _DESK_REDUCING = int(Reason.TRADING_STATE_HALTED), int(Reason.TRADING_STATE_REDUCING)
+_HALTED, _REDUCING = int(TradingState.HALTED), int(TradingState.REDUCING)
 _NAN = float("nan")
 _NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
 _NEVER_NS = 1 << 62
@@ -73,14 +89,12 @@ class EngineParts(NamedTuple):
     Attributes:
         market: Each symbol's market state.
         store: Its features.
-        positions: float64 [capacity]: filled positions by row.
-        gate: Limits, and where they are measured.
+        desk: Positions, limits, and where they are measured.
     """
 
     market: MarketState
     store: FeatureStore
-    positions: NDArray[np.float64]
-    gate: Gate
+    desk: Desk
 
 
 class Engine:
@@ -95,6 +109,10 @@ class Engine:
         clock_ns: Callable[[], int] = time.time_ns,
         journal: JournalWriter | None = None,
         control: ControlBlockReader | None = None,
+        feed: RiskDataFeed | None = None,
+        kill_file: Path | None = None,
+        *,
+        fsync_reports: bool = False,
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -107,22 +125,66 @@ class Engine:
             self.symbols,
             settings.capacity,
             registry.models,
-            None if settings.replay else clock_ns,
+            None if settings.replay else self._now_ns,
             settings.future_limit_ns,
             settings.stale_limit_ns,
         )
         self._market = self._intake.market
-        # Filled positions by row. Nothing reports fills yet, so every position is flat.
-        self._positions = np.zeros(settings.capacity)
-        self._gate = Gate(limits or Limits())
+        book = Book(
+            settings.capacity, self._market.quotes_trades, self.symbols.contracts, checks=len(CHECKS), out=OUT_VALUES
+        )
+        self._book = book
+        self._out = book.out
+        self.desk = Desk(
+            book,
+            self.symbols,
+            limits or Limits(),
+            workers=settings.workers,
+            clock_ns=None if settings.replay else clock_ns,
+            journal=journal,
+            control=control,
+            feed=feed,
+            kill_file=kill_file,
+            fsync=fsync_reports,
+        )
+        self.symbols.on_row = self.desk.add_row
+        self._numbers: dict[LoadedModel, int] = {}
         self._ticket = 0
         self._threads = ModelThreads(
             registry.models if settings.queue_limit else (), settings.queue_limit, settings.standing_limit
         )
+        for model in registry.models:
+            self._numbers[model] = self.desk.add_model(model.name, model.version, model.manifest.allowed_regimes)
         if journal is not None:
-            self._state_start(journal)
+            restored = self._restored(journal.folder, limits or Limits())
+            self.desk.take_memory(restored)
+            self._state_start(journal, list(pieces(restored)))
+            self._checkpoints = Checkpoints(journal.folder)
+            self._checkpointed = journal.segments_begun
+            self.desk.on_polled = self._keep_checkpoint
+            self._checkpoints.take(self.desk, journal.next_sequence - 1)
 
-    def _state_start(self, journal: JournalWriter) -> None:
+    def _now_ns(self) -> int:
+        return self.desk.now_ns()
+
+    def number_of(self, model: LoadedModel) -> int:
+        """A model's number in the book."""
+        return self._numbers[model]
+
+    def _restored(self, folder: Path, limits: Limits) -> Ledger:
+        """What a journal tells, in a ledger of its own: the desk begins with what that states, as in a replay."""
+        settings, universe = self.settings, self.symbols.universe
+        table = SymbolTable(universe, settings.capacity, settings.worker, settings.workers)
+        quotes_trades = np.full_like(self._market.quotes_trades, np.nan)
+        book = Book(settings.capacity, quotes_trades, table.contracts, checks=len(CHECKS), out=OUT_VALUES)
+        found = Ledger(book, table, limits, workers=settings.workers, clock_ns=None)
+        table.on_row = found.add_row
+        for model in self.registry.models:
+            found.add_model(model.name, model.version, model.manifest.allowed_regimes)
+        restore(found, folder)
+        return found
+
+    def _state_start(self, journal: JournalWriter, book: list[dict[str, Any]]) -> None:
         """Tell the journal all that decisions depend on from here, beginning with empty windows."""
         universe = self.symbols.universe
         instruments = [instrument.model_dump(mode="json") for instrument in universe.instruments.values()]
@@ -133,15 +195,32 @@ class Engine:
             "instruments": instruments,
         }
         journal.append_control(ControlKind.SETTINGS, settings)
-        journal.append_control(ControlKind.LIMITS, self._gate.limits.model_dump(mode="json"))
+        journal.append_control(ControlKind.LIMITS, self.desk.whole.model_dump(mode="json"))
         for model in self.registry.models:
             journal.add_model(model)
         for refused in self.registry.refused:
             journal.add_refused(refused.name, refused.version, type(refused.error).__name__)
+        for model in self.registry.models:
+            self.desk.heed(model.name, model.version, journal.add_model(model))
+        for piece in book:
+            journal.append_control(ControlKind.WARM_START, piece)
+            take_piece(self.desk, piece)
+
+    def _keep_checkpoint(self) -> None:
+        """A checkpoint for each segment: what is older may then be removed."""
+        journal = cast("JournalWriter", self.journal)
+        if journal.segments_begun != self._checkpointed and self._checkpoints.take(
+            self.desk, journal.next_sequence - 1
+        ):
+            self._checkpointed = journal.segments_begun
 
     def close(self) -> None:
-        """End the models' threads; runs that are not settled are given up."""
+        """End the models' threads, whose unsettled runs are given up, and write the last checkpoint of the book."""
         self._threads.close()
+        if self.journal is not None:
+            self._checkpoints.settle()
+            self._checkpoints.take(self.desk, self.journal.next_sequence - 1)
+            self._checkpoints.settle()
 
     @property
     def timekeeper(self) -> int | None:
@@ -151,7 +230,7 @@ class Engine:
     @property
     def parts(self) -> EngineParts:
         """The state itself, for the transport's fast lane; with one feature set only."""
-        return EngineParts(self._market, self._intake.stores[0], self._positions, self._gate)
+        return EngineParts(self._market, self._intake.stores[0], self.desk)
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
@@ -186,6 +265,8 @@ class Engine:
         due_ns = request.arrival_ns + budget_ns
         self._begin(request, decision, model, budget_ns)
         decision.waiting_ns = start_ns - request.arrival_ns
+        if request.request_id and self._answered_before(request, decision):
+            return True
         remaining = model.remaining
         expected_ns = remaining.from_features_ns
         thread = None if model.inline else self._threads.of.get(model)
@@ -197,6 +278,7 @@ class Engine:
 
         decision.stage = _FEATURES
         price, vector = self._intake.take(request, decision, model)
+        self._pass_time(request, decision)
         features_end_ns = perf_counter_ns()
         decision.features_ns = features_end_ns - start_ns
         if vector is not None:
@@ -231,6 +313,7 @@ class Engine:
         self._begin(request, decision, model, _NEVER_NS)
         decision.stage = _FEATURES
         _, vector = self._intake.take(request, decision, model)
+        self._pass_time(request, decision)
         decision.vector = None if vector is None else vector.copy()
 
     def finish_started(self, request: Request, decision: Decision) -> None:
@@ -281,6 +364,8 @@ class Engine:
         self._finish_scored(request, decision, run.probability_up)
 
     def _finish_scored(self, request: Request, decision: Decision, probability_up: float) -> None:
+        if request.request_id and self._answered_before(request, decision):  # while its model ran
+            return
         model = cast("LoadedModel", decision.model)
         start_ns = perf_counter_ns()
         expected_ns = model.remaining.from_risk_ns
@@ -324,7 +409,7 @@ class Engine:
         """
         now_ns = perf_counter_ns()
         spent_ns = now_ns - request.arrival_ns
-        if decision.scored:
+        if decision.scored and not decision.repeated:
             remaining = cast("LoadedModel", decision.model).remaining
             features_ns = spent_ns - decision.waiting_ns
             inference_ns = features_ns - decision.features_ns
@@ -343,15 +428,19 @@ class Engine:
             status: google.rpc.Code that it is answered with.
 
         Returns:
-            The record's sequence; 0 without a journal.
+            The record's sequence; without a journal a number that stands for it.
 
         Raises:
             JournalError: It is not in the journal, and no answer may leave.
         """
-        if self.journal is None:
-            return 0
         begun = decision.stage != _NONE  # else it holds what the request before left
-        return self.journal.append_decision(
+        if self.journal is None:
+            sequence = self.desk.next_order_id()
+            if begun and status == 0:
+                self.conclude(request, decision, sequence)
+            self.desk.expect(sequence + 1)
+            return sequence
+        sequence = self.journal.append_decision(
             request,
             decision,
             request_id=request_id,
@@ -360,10 +449,14 @@ class Engine:
             applied=begun and decision.applied,
             clock_ns=decision.clock_ns if begun else 0,
             vector=decision.vector if begun else None,
+            repeated=begun and decision.repeated,
         )
+        if begun and status == 0:
+            self.conclude(request, decision, sequence)
+        return sequence
 
     def unsent(self, sequences: list[int], status: int) -> None:
-        """Tell the journal that decisions it has as OK were found late when they were about to leave.
+        """Answers of decisions that the journal has as OK did not leave: tell it so, and release what they reserved.
 
         Args:
             sequences: As `record` gave them.
@@ -374,6 +467,7 @@ class Engine:
         """
         if self.journal is not None:
             self.journal.append_control(ControlKind.UNSENT, {"sequences": sequences, "status": status})
+        self.desk.release_unsent(sequences)
 
     def _refuse_or_try(self, decision: Decision, stage: str, spent_ns: int, expected_ns: int) -> None:
         """Raise `BudgetSpent`, unless there is time left and this is the request to try with."""
@@ -388,8 +482,7 @@ class Engine:
             remaining.exceeded(from_features_ns, from_features_ns - decision.features_ns)
         raise BudgetSpent(stage, decision.budget_ns, spent_ns)
 
-    @staticmethod
-    def _begin(request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:
+    def _begin(self, request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:
         decision.stage = _WAITING
         decision.applied = False
         decision.clock_ns = 0
@@ -407,35 +500,140 @@ class Engine:
         decision.features_ns = decision.inference_ns = decision.risk_ns = 0
         decision.trial = False
         decision.ticket = 0
+        decision.order_id = decision.payload = decision.sent_ns = decision.regime = 0
+        decision.remaining = 0.0
+        decision.reducing = decision.repeated = False
+        decision.trading_state = int(self._book.state[TRADING])
+
+    def _pass_time(self, request: Request, decision: Decision) -> None:
+        """What an input does to the book: time passes, and a trade is what its symbol is valued at."""
+        table = self._book.table
+        if decision.clock_ns:
+            portfolio.advance(table, decision.clock_ns)
+        elif decision.applied:
+            portfolio.advance(table, request.exchange_ts_ns)
+        if decision.applied and request.kind & market.TRADE:
+            portfolio.mark(table, decision.row, request.price)
 
     def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""
-        row = decision.row
-        gate = self._gate
-        limits = gate.limits
+        desk = self.desk
         reason = judge(
             probability_up,
             price,
-            row,
+            decision.row,
             model.horizon_trades,
-            max(model.threshold, limits.confidence_threshold),
-            float(self._positions[row]),
-            self._market.quotes_trades,
-            self.symbols.contracts,
-            gate.policy,
-            gate.bounds,
-            gate.out,
+            max(model.threshold, desk.limits.confidence_threshold),
+            self._numbers[model],
+            self._book.table,
         )
         decision.reason = reason
         if reason == _INVALID_OUTPUT:
             return
-        measured = gate.out.tolist()
+        measured = self._out.tolist()
         decision.scored = decision.judged = True
-        decision.target, order, decision.limit_price, decision.value, decision.confidence = measured[:VALUES]
-        decision.check_values = measured[VALUES:BOUNDS]
-        decision.check_limits = measured[BOUNDS:PASSES]
-        decision.check_passes = measured[PASSES:]
+        (
+            decision.target,
+            order,
+            decision.limit_price,
+            decision.value,
+            decision.confidence,
+            remaining,
+            reducing,
+            regime,
+        ) = measured[:VALUES]
+        decision.check_values = measured[VALUES:LIMITS]
+        decision.check_limits = measured[LIMITS:PASSES]
+        decision.check_passes = measured[PASSES:WAIVED]
+        decision.check_waived = measured[WAIVED:]
+        decision.regime = int(regime)
         if reason == _APPROVED:
             decision.action = _BUY if order > 0.0 else _SELL
             decision.size = abs(order)
-            decision.valid_for_us = limits.valid_for_us
+            decision.remaining = remaining
+            decision.reducing = reducing == 1.0
+            decision.valid_for_us = desk.limits.valid_for_us
+            decision.order_id = desk.next_order_id()
+
+    def conclude(self, request: Request, decision: Decision, sequence: int) -> None:
+        """A decision is final, and its answer may leave: reserve what it approves, remember its request id.
+
+        Args:
+            request: As decided.
+            decision: As decided.
+            sequence: Of its record.
+        """
+        if decision.repeated:
+            return
+        if decision.action != _HOLD:
+            signed = decision.size if decision.action == _BUY else -decision.size
+            self.desk.reserve(decision.row, signed, decision.valid_for_us, decision.order_id)
+        if request.request_id and decision.payload:
+            self._keep_answer(request, decision, sequence)
+
+    def _keep_answer(self, request: Request, decision: Decision, sequence: int) -> None:
+        kept = self.desk.ids
+        entry = kept.keep(request.request_id, decision.payload)
+        now_ns = self.desk.now_ns()
+        valid_us = decision.valid_for_us or self.desk.limits.valid_for_us
+        number = self._numbers[cast("LoadedModel", decision.model)]
+        kept.facts[entry] = (
+            sequence,
+            now_ns + valid_us * 1000,
+            now_ns,
+            decision.action,
+            decision.reason,
+            decision.valid_for_us,
+            number,
+            decision.scored,
+            decision.reducing,
+            decision.regime,
+        )
+        kept.values[entry] = (
+            decision.size,
+            decision.limit_price,
+            decision.target,
+            decision.value,
+            decision.confidence,
+            decision.remaining,
+        )
+
+    def _answered_before(self, request: Request, decision: Decision) -> bool:
+        """Whether the request id is known; then the first answer is in `decision` again, or why it is not."""
+        kept = self.desk.ids
+        decision.payload = payload = payload_of(request)
+        entry = kept.find(request.request_id)
+        if entry < 0:
+            return False
+        decision.repeated = True
+        decision.stage = _ENCODING
+        facts = kept.facts[entry].tolist()
+        decision.clock_ns = now_ns = self.desk.now_ns()
+        if not kept.same_payload(entry, payload):
+            decision.reason = _REUSED
+        elif now_ns >= facts[ids.EXPIRES_NS]:
+            decision.reason = _EXPIRED
+        elif facts[ids.ACTION] != _HOLD and decision.trading_state == _HALTED:
+            decision.reason = _DESK_HALTED
+        elif facts[ids.ACTION] != _HOLD and decision.trading_state == _REDUCING and not facts[ids.REDUCING]:
+            decision.reason = _DESK_REDUCING
+        else:
+            decision.action, decision.reason = facts[ids.ACTION], facts[ids.REASON]
+            decision.valid_for_us = facts[ids.VALID_FOR_US]
+            decision.scored, decision.reducing = bool(facts[ids.SCORED]), bool(facts[ids.REDUCING])
+            decision.regime = facts[ids.REGIME]
+            decision.sent_ns = facts[ids.CLOCK_NS]
+            if facts[ids.MODEL] >= 0:  # else it was answered before a restart
+                decision.model = self.registry.models[facts[ids.MODEL]]
+            if decision.action != _HOLD:
+                decision.order_id = facts[ids.SEQUENCE]
+            (
+                decision.size,
+                decision.limit_price,
+                decision.target,
+                decision.value,
+                decision.confidence,
+                decision.remaining,
+            ) = kept.values[entry].tolist()
+        decision.total_ns = perf_counter_ns() - request.arrival_ns
+        return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.reasons import Action
 
 if TYPE_CHECKING:  # readers of the journal know records, and need no ONNX Runtime
@@ -45,6 +45,7 @@ class Request:
     """
 
     model: str = ""
+    request_id: bytes = b""
     arrival_ns: int = 0
     budget_ns: int = 0
     input: int = 0
@@ -94,9 +95,12 @@ class Decision:
     `stage` is the last that the request entered, by number of `Stage`; at NONE nothing else here counts. `applied`:
     its tick changed state. `clock_ns`: the wall clock that was read for it, 0 where none was. `vector`: float32
     [width], what was scored, a view that is good until the next request. `scored`: a model ran. `judged`: the gate was
-    reached; then `check_values`, `check_limits` and `check_passes` (1.0 for yes) are in the order of
-    `risk.gate.CHECKS`. `row` is the symbol's, where it has one. `trial`: let through though its budget seemed too
-    short. `ticket`: of a request whose model runs on a thread of its own, 1 to 65535; 0 otherwise.
+    reached; then `check_values`, `check_limits`, `check_passes` and `check_waived` (1.0 for yes) are in the order of
+    `risk.checks.CHECKS`, and `order_id`, `remaining`, `reducing` and `regime` are the gate's too. `repeated`: the
+    request id was answered before, and nothing was applied or scored. `payload`: hash of what was asked, where there is
+    a request id. `sent_ns`: when a repeated answer left first. `row` is the symbol's, where it has one. `trial`: let
+    through though its budget seemed too short. `ticket`: of a request whose model runs on a thread of its own, 1 to
+    65535; 0 otherwise.
     """
 
     stage: int = 0
@@ -118,6 +122,15 @@ class Decision:
     check_values: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
     check_limits: list[float] = field(default_factory=lambda: [_NAN] * _CHECK_COUNT)
     check_passes: list[float] = field(default_factory=lambda: [0.0] * _CHECK_COUNT)
+    check_waived: list[float] = field(default_factory=lambda: [0.0] * _CHECK_COUNT)
+    order_id: int = 0
+    remaining: float = 0.0
+    reducing: bool = False
+    regime: int = 0
+    trading_state: int = 0
+    repeated: bool = False
+    payload: int = 0
+    sent_ns: int = 0
     trades_in_window: int = 0
     ready: bool = False
     features_ts_ns: int = 0

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tickgate_server.desk import Desk
+from tickgate_server.desk.pieces import take_piece
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
-from tickgate_server.journal.entries import ControlEntry, DecisionEntry
+from tickgate_server.journal.entries import ControlEntry, DecisionEntry, Entry
 from tickgate_server.journal.layout import ControlKind, Flags, text
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.rotation import environment
@@ -24,13 +26,28 @@ from tickgate_server.models.loading import load
 from tickgate_server.models.package import read_manifest, versions
 from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.records import FEATURES, SYMBOL, Decision, Request
-from tickgate_server.risk.gate import Limits
+from tickgate_server.risk.data import RiskDataInvalid
+from tickgate_server.risk.feed import read_kept
+from tickgate_server.risk.limits import Limits
 from tickgate_server.ticks.instruments import Instrument, Universe
 
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
 _UNCOMPARED_ENVIRONMENT = {"checks"}
 # What serves nobody decides nothing, and what did not leave was decided all the same.
-_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.UNSENT)
+_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED,)
+# What the desk takes in as it did then.
+_OF_THE_DESK = (
+    ControlKind.LIMITS,
+    ControlKind.ORDER,
+    ControlKind.FILL,
+    ControlKind.POSITIONS,
+    ControlKind.TIME,
+    ControlKind.TRADING_STATE,
+    ControlKind.UNSENT,
+    ControlKind.CONTROL_BLOCK,
+    ControlKind.MODEL_DEGRADED,
+    ControlKind.MODEL_REOPENED,
+)
 
 
 class ReplayRefused(Exception):
@@ -55,7 +72,8 @@ class Replayed:
     Attributes:
         decisions: Compared.
         applied_only: Ticks of requests that ended without a decision (a spent budget): taken in, not compared.
-        refused: Requests that were refused before anything was decided: nothing to replay.
+        refused: Requests that were refused before anything was decided, or whose id was answered before: nothing to
+            replay.
         starts: Servers that the journal saw start.
         differences: Of each decision that differs its first difference, at most `keep`.
         differing: Decisions that differ.
@@ -81,61 +99,132 @@ def replay(folder: Path, repository: Path, *, keep: int = 1) -> Replayed:
         ReplayRefused: The environment differs, the journal does not begin with a server's start, or a model is missing.
         JournalError: Records are lost or damaged.
     """
-    result = Replayed()
-    state = _State(repository, keep)
-    checked: object = None
-    with JournalReader(folder) as reader:
-        for entry in reader:
-            if reader.environment is not checked:  # one a segment
-                checked = reader.environment
-                _require_same_environment(reader.environment)
-            if isinstance(entry, ControlEntry):
-                state.control(entry, result)
-            else:
-                state.decision(entry, result)
-    return result
+    comparison = _Comparison(folder, repository, keep)
+    comparison.run()
+    return comparison.result
 
 
-class _State:
-    """The engine as the journal has it so far."""
+class Replayer:
+    """Feeds an engine what a journal recorded, in the order applied; a subclass says what comes of each decision.
 
-    def __init__(self, repository: Path, keep: int) -> None:
+    Attributes:
+        engine: As the journal has it so far; None between a server's start and what it took in first.
+        limits: Of the whole desk, that the next engine begins with.
+    """
+
+    def __init__(self, folder: Path, repository: Path) -> None:
+        self.engine: Engine | None = None
+        self.limits = Limits()
+        self._folder = folder
         self._repository = repository
-        self._keep = keep
         self._settings: dict[str, Any] = {}
-        self._limits = Limits()
         self._models: dict[tuple[str, int], str] = {}
-        self._engine: Engine | None = None
         self._clock_ns = 0
         self._request = Request()
         self._decision = Decision()
         self._started: dict[int, tuple[Request, Decision]] = {}  # by ticket
 
-    def control(self, entry: ControlEntry, result: Replayed) -> None:
-        if entry.restated:
-            return
-        if entry.code == ControlKind.SETTINGS:  # a server starts, its windows empty
+    def run(self) -> None:
+        """Feed it the whole journal.
+
+        Raises:
+            ReplayRefused: The journal does not begin with a server's start, or a model or risk data are missing.
+            JournalError: Records are lost or damaged.
+        """
+        checked: object = None
+        with JournalReader(self._folder) as reader:
+            for entry in reader:
+                if reader.environment is not checked:  # one a segment
+                    checked = reader.environment
+                    self.environment(reader.environment)
+                self.feed(entry)
+
+    def feed(self, entry: Entry) -> None:
+        """Take in what comes next in the journal."""
+        if isinstance(entry, ControlEntry):
+            if not entry.restated:
+                self._control(entry)
+        else:
+            self._decision_of(entry)
+
+    # -- what a subclass may do otherwise ----------------------------------------------------------------------------
+
+    def environment(self, written: Mapping[str, Any]) -> None:
+        """A segment begins that was written with these versions, on this CPU."""
+
+    def server_started(self) -> None:
+        """A server starts, its windows empty."""
+
+    def stated_limits(self, entry: ControlEntry) -> None:
+        """Limits came into force: the first, or others."""
+        if self.engine is None:
+            self.limits = Limits.model_validate(entry.payload)
+        else:
+            self.apply(entry, self.engine.desk)
+
+    def warm_start(self, piece: Mapping[str, Any], desk: Desk) -> None:
+        """A piece of the book that a server began with."""
+        take_piece(desk, piece)
+
+    def apply(self, entry: ControlEntry, desk: Desk) -> None:
+        """Something happened to the desk."""
+        desk.apply(entry.code, entry.payload, entry.sequence, entry.clock_ns)
+
+    def decided(self, entry: DecisionEntry, request: Request, decision: Decision, engine: Engine) -> None:
+        """A decision was made again, and nothing was reserved for it yet."""
+        raise NotImplementedError
+
+    def failed(self, entry: DecisionEntry, error: Exception) -> None:
+        """A request that was decided is refused here."""
+
+    def took_in(self, entry: DecisionEntry) -> None:
+        """A request's input was applied, and it ended without a decision: its budget was spent."""
+
+    def passed_over(self, entry: DecisionEntry) -> None:
+        """A request changed nothing: it was refused, or its id was answered before."""
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _control(self, entry: ControlEntry) -> None:
+        if entry.code == ControlKind.SETTINGS:
+            self.server_started()
             self._settings = dict(entry.payload)
             self._models = {}
-            self._engine = None
+            self.engine = None
             self._started = {}
-            result.starts += 1
         elif entry.code == ControlKind.LIMITS:
-            self._limits = Limits.model_validate(entry.payload)
+            self.stated_limits(entry)
         elif entry.code == ControlKind.MODEL:
             self._models[entry.payload["name"], entry.payload["version"]] = entry.payload["sha256"]
         elif entry.code == ControlKind.STARTED:
             self._start(entry)
+        elif entry.code == ControlKind.WARM_START:
+            self.warm_start(entry.payload, self._running(entry.sequence).desk)
+        elif entry.code == ControlKind.CONTROL_BLOCK and "risk_data" in entry.payload:
+            self._risk_data(entry)
+        elif entry.code in _OF_THE_DESK:
+            self.apply(entry, self._running(entry.sequence).desk)
         elif entry.code not in _CHANGES_NO_DECISION:
             raise ReplayRefused(f"record {entry.sequence}: this version does not replay control {entry.code}")
 
-    def decision(self, entry: DecisionEntry, result: Replayed) -> None:
+    def _risk_data(self, entry: ControlEntry) -> None:
+        desk = self._running(entry.sequence).desk
+        try:
+            desk.apply_risk_data(read_kept(self._folder, entry.payload["risk_data"]))
+        except (OSError, RiskDataInvalid) as error:
+            raise ReplayRefused(
+                f"record {entry.sequence}: the risk data that decided are not there: {error}"
+            ) from error
+
+    def _decision_of(self, entry: DecisionEntry) -> None:
         row = entry.row
         started = self._take_started(entry)
-        if row["status"] != 0 and not row["applied"]:  # it changed nothing
-            result.refused += 1
+        repeated = bool(row["flags"] & Flags.REPEATED)  # an answer given again: what it was is decided at the first
+        if repeated or (row["status"] != 0 and not row["applied"]):  # it changed nothing
+            self.passed_over(entry)
             return
         engine = self._running(entry.sequence)
+        engine.desk.expect(entry.sequence)
         if row["flags"] & ~Flags.RESTATED:
             raise ReplayRefused(
                 f"record {entry.sequence}: the request did not fit its record: {Flags(int(row['flags']))!r}"
@@ -150,18 +239,14 @@ class _State:
                 engine.finish_started(request, decision)
         except (RequestError, ModelError) as error:
             if row["status"] == 0:
-                self._note(entry, result, "status", 0, repr(error))
+                self.failed(entry, error)
             else:
-                result.refused += 1
+                self.passed_over(entry)
             return
         if row["status"] != 0:  # the budget was spent on the way: only what it changed counts
-            result.applied_only += 1
+            self.took_in(entry)
             return
-        result.decisions += 1
-        for name, recorded, replayed in _compared(row, decision):
-            if recorded != replayed:
-                self._note(entry, result, name, recorded, replayed)
-                return
+        self.decided(entry, request, decision, engine)
 
     def _start(self, entry: ControlEntry) -> None:
         """Take in what a request brought whose decision comes later, as its model ran beside other requests."""
@@ -182,15 +267,9 @@ class _State:
                 f"record {sequence}: the journal's oldest records are gone, and with them the server's start;"
                 " what the windows held then is not known"
             )
-        if self._engine is None:
-            self._engine = self._build()
-        return self._engine
-
-    def _note(self, entry: DecisionEntry, result: Replayed, name: str, recorded: object, replayed: object) -> None:
-        result.differing += 1
-        if len(result.differences) < self._keep:
-            request_id = text(entry.row, "request_id")
-            result.differences.append(Difference(entry.sequence, request_id, name, recorded, replayed))
+        if self.engine is None:
+            self.engine = self._build()
+        return self.engine
 
     def _build(self) -> Engine:
         settings = self._settings
@@ -199,7 +278,7 @@ class _State:
         universe = Universe({instrument.symbol: instrument for instrument in instruments}, settings["closed"])
         models = [self._load(name, version, sha256) for (name, version), sha256 in self._models.items()]
         registry = ModelRegistry(models, default=settings["default_model"])
-        return Engine(engine, registry, universe, self._limits, clock_ns=lambda: self._clock_ns)
+        return Engine(engine, registry, universe, self.limits, clock_ns=lambda: self._clock_ns)
 
     def _load(self, name: str, version: int, sha256: str) -> Any:
         if version not in versions(self._repository, name):
@@ -211,14 +290,56 @@ class _State:
         return load(folder)
 
 
-def _require_same_environment(written: Mapping[str, Any]) -> None:
-    here = environment()
-    for name in sorted(set(written) | set(here)):
-        if name not in _UNCOMPARED_ENVIRONMENT and written.get(name) != here.get(name):
+class _Comparison(Replayer):
+    """Each decision beside what was recorded, bit for bit."""
+
+    def __init__(self, folder: Path, repository: Path, keep: int) -> None:
+        super().__init__(folder, repository)
+        self.result = Replayed()
+        self._keep = keep
+
+    def environment(self, written: Mapping[str, Any]) -> None:
+        for name, (then, now) in environment_differences(written).items():
             raise ReplayRefused(
-                f"{name} differs, so the same bits cannot be expected: the journal was written with"
-                f" {written.get(name)!r}, here is {here.get(name)!r}"
+                f"{name} differs, so the same bits cannot be expected: the journal was written with {then!r}, here is"
+                f" {now!r}"
             )
+
+    def server_started(self) -> None:
+        self.result.starts += 1
+
+    def decided(self, entry: DecisionEntry, request: Request, decision: Decision, engine: Engine) -> None:
+        self.result.decisions += 1
+        engine.conclude(request, decision, entry.sequence)
+        for name, recorded, replayed in compared(entry.row, decision):
+            if recorded != replayed:
+                self._note(entry, name, recorded, replayed)
+                return
+
+    def failed(self, entry: DecisionEntry, error: Exception) -> None:
+        self._note(entry, "status", 0, repr(error))
+
+    def took_in(self, entry: DecisionEntry) -> None:  # noqa: ARG002 - it is counted
+        self.result.applied_only += 1
+
+    def passed_over(self, entry: DecisionEntry) -> None:  # noqa: ARG002 - it is counted
+        self.result.refused += 1
+
+    def _note(self, entry: DecisionEntry, name: str, recorded: object, replayed: object) -> None:
+        self.result.differing += 1
+        if len(self.result.differences) < self._keep:
+            request_id = text(entry.row, "request_id")
+            self.result.differences.append(Difference(entry.sequence, request_id, name, recorded, replayed))
+
+
+def environment_differences(written: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+    """What decisions depend on beside their inputs and is another here: by name, what it was and what it is."""
+    here = environment()
+    return {
+        name: (written.get(name), here.get(name))
+        for name in sorted(set(written) | set(here))
+        if name not in _UNCOMPARED_ENVIRONMENT and written.get(name) != here.get(name)
+    }
 
 
 def _restore(entry: DecisionEntry, request: Request) -> None:
@@ -251,14 +372,15 @@ def _bits(value: float) -> str:
     return f"{float(value)!r} ({struct.pack('>d', value).hex()})"
 
 
-def _compared(row: np.void, decision: Decision) -> Iterator[tuple[str, object, object]]:
+def compared(row: np.void, decision: Decision) -> Iterator[tuple[str, object, object]]:
     """Name, recorded and replayed value of every field that is not a time."""
     yield "applied", bool(row["applied"]), decision.applied
     yield "ready", bool(row["ready"]), decision.ready
     yield "trades_in_window", int(row["trades_in_window"]), decision.trades_in_window
     yield "features_ts_ns", int(row["features_ts_ns"]), decision.features_ts_ns
-    vector = b"" if decision.vector is None else decision.vector.tobytes()
-    yield "vector", row["vector"][: row["vector_width"]].tobytes().hex(), vector.hex()
+    if decision.vector is not None or row["input"] != FEATURES:  # else it is what the request gave, unscored
+        vector = b"" if decision.vector is None else decision.vector.tobytes()
+        yield "vector", row["vector"][: row["vector_width"]].tobytes().hex(), vector.hex()
     yield "scored", bool(row["scored"]), decision.scored
     yield "value", _bits(row["value"]), _bits(decision.value)
     yield "confidence", _bits(row["confidence"]), _bits(decision.confidence)

@@ -1,9 +1,9 @@
 """What a supervisor and one of its workers say to each other: lines of JSON over a pair of sockets.
 
     supervisor   {"settings": {...}, "supervisor": pid}     what to serve, at once
-    worker       {"bound": ADDRESS, "reachable": ADDRESS}   where it listens, and where callers find it
-    supervisor   {"epoch": ..., "addresses": [...]}         once every worker has said so
-    worker       {"serving": ADDRESS}
+    worker       {"bound": {...}, "reachable": [...]}       where it listens, and where callers find it
+    supervisor   {"epoch": ..., "addresses": [[...], ...]}  once every worker has said so
+    worker       {"serving": true}
 
 A worker that cannot read on has lost its supervisor, and ends.
 """
@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # prctl(2): the signal that the kernel sends this process when its parent dies.
@@ -46,8 +47,12 @@ class WorkerLink:
         self.settings: dict[str, Any] = hello["settings"]
         _end_with(hello["supervisor"])
 
-    def bound(self, address: str, reachable: str) -> tuple[str, list[str]]:
+    def bound(self, listening: Mapping[str, str], reachable: Sequence[str]) -> tuple[str, list[list[str]]]:
         """Report where this worker listens, and wait for all the others.
+
+        Args:
+            listening: By the names of `settings.server`, `listen` for example.
+            reachable: Where callers find it: its data listener, and its service listener or an empty text.
 
         Returns:
             The topology's epoch, and where callers find each worker, by index.
@@ -55,17 +60,17 @@ class WorkerLink:
         Raises:
             SupervisorGone: There is nobody to wait for.
         """
-        self._write({"bound": address, "reachable": reachable})
+        self._write({"bound": dict(listening), "reachable": list(reachable)})
         topology = self._read()
         return topology["epoch"], topology["addresses"]
 
-    def serving(self, address: str) -> None:
+    def serving(self) -> None:
         """Report that calls are accepted.
 
         Raises:
             SupervisorGone: There is nobody to report to.
         """
-        self._write({"serving": address})
+        self._write({"serving": True})
 
     def _read(self) -> dict[str, Any]:
         try:

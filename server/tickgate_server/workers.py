@@ -15,12 +15,13 @@ import signal
 import socket
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from tickgate_server.config import Settings, worker_address
+from tickgate_server.config import Settings, admin_address, worker_address
 from tickgate_server.observer.process import ObserverProcess
 from tickgate_server.worker_link import encode
 
@@ -34,21 +35,38 @@ LONGEST_DELAY_S = 10.0
 _END_S = 10.0
 
 
-def worker_settings(settings: Settings, index: int, listen: str) -> dict[str, Any]:
+def worker_settings(settings: Settings, index: int, listening: Mapping[str, str]) -> dict[str, Any]:
     """One worker's settings, as JSON has them.
 
     Args:
         settings: The server's.
         index: The worker's.
-        listen: Where it listens.
+        listening: Where it listens, by the names of `settings.server`; see `first_addresses`.
     """
     tree = settings.model_dump(mode="json")
     count = settings.server.workers
-    tree["server"] |= {"listen": listen, "metrics_listen": "", "workers": 1}
+    tree["server"] |= {**listening, "metrics_listen": "", "workers": 1}
     tree["worker"] = {"index": index, "count": count}
     if settings.journal.folder is not None:
         tree["journal"]["folder"] = str(journal_folder(settings.journal.folder, index))
     return tree
+
+
+def first_addresses(settings: Settings, index: int) -> dict[str, str]:
+    """Where a worker is to listen, before it has taken ports."""
+    section = settings.server
+    named = {"listen": section.listen, "service_listen": section.service_listen, "admin_listen": section.admin_listen}
+    return {
+        key: listen if listen in {"", "none"} else worker_address(listen, index, key) for key, listen in named.items()
+    }
+
+
+def admin_addresses(settings: Settings) -> list[str]:
+    """The admin listener of each worker, or of the one process; empty texts where there is none."""
+    if settings.server.workers == 1:
+        return [admin_address(settings)]
+    trees = [worker_settings(settings, i, first_addresses(settings, i)) for i in range(settings.server.workers)]
+    return [admin_address(Settings(**tree)) for tree in trees]
 
 
 def journal_folder(folder: Path, index: int) -> Path:
@@ -92,6 +110,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         keeping = [asyncio.create_task(worker.keep()) for worker in self.workers]
         observing = asyncio.create_task(self._observe())
         told = asyncio.create_task(self.stopping.wait())
@@ -112,6 +131,10 @@ class _Supervisor:
         _LOG.info("workers stopped", statuses=statuses)
         return 0 if not any(statuses) else 1
 
+    def _reload(self) -> None:
+        for worker in self.workers:
+            worker.reload()
+
     async def _observe(self) -> None:
         """Have one observer follow all journals, from when they are there until all workers have ended."""
         settings = self.settings
@@ -130,6 +153,8 @@ class _Supervisor:
             settings.server.metrics_listen,
             log_format=settings.log.format,
             log_level=settings.log.level,
+            risk=settings.risk_values,
+            models=settings.models.repository,
         )
         try:
             self.metrics = await asyncio.to_thread(observer.ready)
@@ -148,9 +173,15 @@ class _Supervisor:
         """A worker takes calls."""
         if not self._said and all(worker.serving for worker in self.workers):
             self._said = True
-            addresses = [worker.listen for worker in self.workers]
+            addresses = [worker.listening["listen"] for worker in self.workers]
             _LOG.info(
-                "workers serving", address=addresses[0], addresses=addresses, metrics=self.metrics, epoch=self.epoch
+                "workers serving",
+                address=addresses[0],
+                addresses=addresses,
+                service=[worker.listening["service_listen"] for worker in self.workers],
+                admin=[worker.listening["admin_listen"] for worker in self.workers],
+                metrics=self.metrics,
+                epoch=self.epoch,
             )
 
     async def reached(self, event: asyncio.Event) -> bool:
@@ -169,8 +200,8 @@ class _Worker:
 
     Attributes:
         index: Its own, from 0.
-        listen: Where it listens; once it did, with the port that it got.
-        reachable: Where callers find it; empty until it first listened.
+        listening: Where it listens, by the names of `settings.server`; once it did, with the ports that it got.
+        reachable: Where callers find it, its data and its service listener; empty until it first listened.
         serving: It takes calls.
     """
 
@@ -179,8 +210,8 @@ class _Worker:
         self.index = index
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self.listen = worker_address(supervisor.settings.server.listen, index)
-        self.reachable = ""
+        self.listening = first_addresses(supervisor.settings, index)
+        self.reachable: list[str] = []
         self.serving = False
 
     async def keep(self) -> int:
@@ -233,12 +264,12 @@ class _Worker:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """See `worker_link`; returns when the worker has hung up."""
         supervisor = self._supervisor
-        settings = worker_settings(supervisor.settings, self.index, self.listen)
+        settings = worker_settings(supervisor.settings, self.index, self.listening)
         writer.write(encode({"settings": settings, "supervisor": os.getpid()}))
         while line := await reader.readline():
             message = json.loads(line)
             if "bound" in message:
-                self.listen, self.reachable = message["bound"], message["reachable"]
+                self.listening, self.reachable = message["bound"], message["reachable"]
                 supervisor.bound()
                 if await supervisor.reached(supervisor.observed):
                     addresses = [worker.reachable for worker in supervisor.workers]
@@ -253,6 +284,11 @@ class _Worker:
             self._process.terminate()
         if self._writer is not None and not self.serving:
             self._writer.close()
+
+    def reload(self) -> None:
+        """Have the process read its limits again."""
+        if self._process is not None and self._process.returncode is None and self.serving:
+            self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """End the process now, if it still runs."""

@@ -6,17 +6,26 @@ import pytest
 from google.protobuf.descriptor import EnumDescriptor, FileDescriptor
 
 import tickgate.v1
-from tickgate.v1 import market_pb2, signal_pb2, topology_pb2
+from tickgate.v1 import admin_pb2, market_pb2, portfolio_pb2, signal_pb2, topology_pb2
 from tickgate_server.journal.entries import STATUSES
-from tickgate_server.risk import reasons
+from tickgate_server.risk import reasons, regimes, reports
 
-FILES: list[FileDescriptor] = [market_pb2.DESCRIPTOR, signal_pb2.DESCRIPTOR, topology_pb2.DESCRIPTOR]
+FILES: list[FileDescriptor] = [
+    module.DESCRIPTOR for module in (admin_pb2, market_pb2, portfolio_pb2, signal_pb2, topology_pb2)
+]
 ENUMS: list[EnumDescriptor] = [enum for file in FILES for enum in file.enum_types_by_name.values()]
 
 
 @pytest.mark.parametrize(
     ("twin", "prefix", "contract"),
-    [(reasons.Reason, "REASON_", signal_pb2.Reason), (reasons.Action, "ACTION_", signal_pb2.Action)],
+    [
+        (reasons.Reason, "REASON_", signal_pb2.Reason),
+        (reasons.Action, "ACTION_", signal_pb2.Action),
+        (regimes.Regime, "REGIME_", signal_pb2.Regime),
+        (regimes.TradingState, "TRADING_STATE_", signal_pb2.TradingState),
+        (reports.Side, "SIDE_", portfolio_pb2.Side),
+        (reports.OrderState, "ORDER_STATE_", portfolio_pb2.OrderState),
+    ],
 )
 def test_the_engines_enum_has_the_contracts_names_and_numbers(twin: type[IntEnum], prefix: str, contract: type) -> None:
     known = {f"{prefix}{member.name}": member.value for member in twin}

@@ -191,7 +191,7 @@ def test_a_file_that_is_none_is_refused_by_readers_and_replaced_by_writers(tmp_p
 @pytest.mark.parametrize("slot", [-1, SLOTS])
 def test_a_slot_that_is_not_there_is_named(path: Path, slot: int) -> None:
     with ControlBlockWriter(path) as writer:
-        with pytest.raises(IndexError, match="slot: expected 0 to 127"):
+        with pytest.raises(IndexError, match="slot: expected 0 to 255"):
             writer.write(slot, 1.0)
-        with pytest.raises(IndexError, match="slot: expected 0 to 127"):
+        with pytest.raises(IndexError, match="slot: expected 0 to 255"):
             ControlBlockReader(path).read(slot)

@@ -1,8 +1,9 @@
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.messages import tick, untimed, zigzag
+from tests.support.messages import SECOND_NS, START_NS, tick, untimed, zigzag
 from tests.support.packages import constant_onnx, publish_logistic, publish_model
 from tests.support.processes import Served, served
 
@@ -10,6 +11,24 @@ from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE
 
 PATIENT_MS = 60_000.0
+# What one test's orders leave open is nothing to the next: every reservation has ended a second later, and no limit is
+# shared. Tests that have orders approved begin at a time of their own, later than all before: `later`.
+BY_ITSELF = {
+    "TICKGATE_RISK__VALID_FOR_US": "500000",
+    "TICKGATE_RISK__MAX_GROSS_EXPOSURE": "off",
+    "TICKGATE_RISK__MAX_NET_EXPOSURE": "off",
+    "TICKGATE_RISK__MAX_ORDERS_PER_S": "off",
+    "TICKGATE_RISK__MAX_ORDERS_PER_S_SYMBOL": "off",
+}
+
+
+_hours = itertools.count(1)
+
+
+@pytest.fixture
+def later() -> int:
+    """A time an hour behind those that any test had before."""
+    return START_NS + next(_hours) * 3600 * SECOND_NS
 
 
 @pytest.fixture(params=["queue", "aio"], scope="session")
@@ -34,7 +53,7 @@ def mixed_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared(transport: str, mixed_repository: Path) -> Iterator[Served]:
     """One replay server for every test that brings symbols of its own and leaves the server as it was."""
-    with served(mixed_repository, "--clock", "replay", "--transport", transport) as running:
+    with served(mixed_repository, "--clock", "replay", "--transport", transport, environment=BY_ITSELF) as running:
         yield running
 
 
@@ -46,15 +65,20 @@ class Steady:
         *history, self.request = zigzag("STEADY", 30)
         for earlier in history:
             server.predict(earlier)
-        self.first = untimed(server.predict(self.request))
+        self.first = self.ask()
 
     def ask(self) -> pb.PredictResponse:
-        return untimed(self._server.predict(self.request))
+        """Without what depends on the desk, which others trade on too."""
+        answer = untimed(self._server.predict(self.request))
+        target = answer.signal.target_position
+        answer.ClearField("signal")
+        answer.signal.target_position = target
+        return answer
 
 
 @pytest.fixture(scope="session")
 def steady(shared: Served) -> Steady:
     answers = Steady(shared)
-    assert answers.first.signal.action == pb.ACTION_BUY
+    assert answers.first.signal.target_position > 0.0
     assert tick("STEADY", 1).tick.symbol == answers.first.symbol
     return answers

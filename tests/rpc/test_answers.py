@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from tests.support.messages import SECOND_NS, START_NS, features, tick, untimed, zigzag
+from tests.support.messages import SECOND_NS, START_NS, features, tick, zigzag
 from tests.support.processes import Served
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.features.micro10 import batch
 from tickgate_server.features.schema import TICK_SESSION_GAP_NS, micro10
+from tickgate_server.risk.checks import CHECKS
 
 
 def send(server: Served, requests: list[pb.PredictRequest]) -> list[pb.PredictResponse]:
@@ -28,6 +29,11 @@ def hold(answer: pb.PredictResponse) -> int:
     assert signal.action == pb.ACTION_HOLD
     assert (signal.size, signal.limit_price, signal.valid_for_us, signal.approved) == (0.0, 0.0, 0, False)
     return signal.reason
+
+
+def without_the_desk(answer: pb.PredictResponse) -> tuple[pb.Prediction, pb.FeatureState, float]:
+    """What the symbol's market alone decides: an order that was approved is on its way, and is not asked for again."""
+    return answer.prediction, answer.features, answer.signal.target_position
 
 
 _numbers = itertools.count()
@@ -55,9 +61,9 @@ def test_a_symbol_without_known_volatility_is_not_sized(shared: Served, symbol: 
 
 @pytest.mark.parametrize(("trades", "action"), [(30, pb.ACTION_BUY), (31, pb.ACTION_SELL)])
 def test_an_approved_order_has_size_limit_price_and_validity(
-    shared: Served, symbol: str, trades: int, action: int
+    shared: Served, symbol: str, later: int, trades: int, action: int
 ) -> None:
-    requests = zigzag(symbol, trades)
+    requests = zigzag(symbol, trades, start_ns=later)
     answer = send(shared, requests)[-1]
     last = requests[-1].tick.trade.price
     before = requests[-2].tick.trade.price
@@ -69,31 +75,47 @@ def test_an_approved_order_has_size_limit_price_and_validity(
     assert signal.size == pytest.approx(size, rel=1e-5)
     assert signal.target_position == (signal.size if buy else -signal.size)
     assert signal.limit_price == pytest.approx(last * (1.0005 if buy else 0.9995), abs=2e-8)
-    assert signal.valid_for_us == 5_000_000
+    assert signal.valid_for_us == 500_000
+    assert (signal.order_id > 0, signal.reducing, signal.remaining_size) == (True, False, 0.0)
+    assert (signal.regime, signal.trading_state) == (pb.REGIME_UNKNOWN, pb.TRADING_STATE_ACTIVE)
     assert answer.prediction.value == pytest.approx(2 * up - 1, rel=1e-5)
     assert answer.prediction.confidence == pytest.approx(max(up, 1 - up), rel=1e-5)
     assert answer.prediction.decision_threshold == 0.5
 
 
-def test_every_check_stands_beside_its_limit(shared: Served, symbol: str) -> None:
-    answer = send(shared, zigzag(symbol, 30))[-1]
-    notional = answer.signal.size * 100.0 * 1.001
-    measured = [(check.reason, check.value, check.limit, check.at_least) for check in answer.signal.checks]
-    assert measured == [
-        (pb.REASON_CONFIDENCE_BELOW_THRESHOLD, answer.prediction.confidence, 0.55, True),
-        (pb.REASON_POSITION_ORDER_SIZE, answer.signal.size, math.inf, False),
-        (pb.REASON_POSITION_ORDER_NOTIONAL, pytest.approx(notional), 100_000.0, False),
-        (pb.REASON_POSITION_SIZE, answer.signal.size, math.inf, False),
-        (pb.REASON_POSITION_NOTIONAL, pytest.approx(notional), 250_000.0, False),
-    ]
-    assert all(check.passed for check in answer.signal.checks)
+def test_every_check_stands_beside_its_limit(shared: Served, symbol: str, later: int) -> None:
+    answer = send(shared, zigzag(symbol, 30, start_ns=later))[-1]
+    notional = pytest.approx(answer.signal.size * 100.0 * 1.001)
+    assert [check.reason for check in answer.signal.checks] == [check.reason for check in CHECKS]
+    measured = {check.reason: (check.value, check.limit, check.at_least) for check in answer.signal.checks}
+    for reason, wanted in {
+        pb.REASON_CONFIDENCE_BELOW_THRESHOLD: (answer.prediction.confidence, 0.55, True),
+        pb.REASON_POSITION_ORDER_SIZE: (answer.signal.size, math.inf, False),
+        pb.REASON_POSITION_ORDER_NOTIONAL: (notional, 100_000.0, False),
+        pb.REASON_POSITION_SIZE: (answer.signal.size, math.inf, False),
+        pb.REASON_POSITION_NOTIONAL: (notional, 250_000.0, False),
+        pb.REASON_PRICE_COLLAR: (pytest.approx(0.0005, abs=1e-8), 0.05, False),
+        pb.REASON_SIGNAL_REPEATED: (1.0, 20.0, False),
+    }.items():
+        assert measured[reason] == wanted
+    # No risk data, and the desk chose to do without.
+    waived = {
+        pb.REASON_VAR_PORTFOLIO,
+        pb.REASON_CORRELATION_PORTFOLIO,
+        pb.REASON_EXPOSURE_GROSS,
+        pb.REASON_EXPOSURE_NET,
+    }
+    waived |= {pb.REASON_RATE_SYMBOL, pb.REASON_RATE_TOTAL}
+    assert {check.reason for check in answer.signal.checks if check.waived} == waived
+    assert math.isnan(measured[pb.REASON_VAR_PORTFOLIO][0])
+    assert all(check.passed for check in answer.signal.checks if not check.waived)
 
 
 @pytest.mark.parametrize(("trades", "touch"), [(30, 100.2), (31, 99.8)])
 def test_the_limit_price_counts_from_the_touch_where_there_is_a_quote(
-    shared: Served, symbol: str, trades: int, touch: float
+    shared: Served, symbol: str, later: int, trades: int, touch: float
 ) -> None:
-    requests = zigzag(symbol, trades)
+    requests = zigzag(symbol, trades, start_ns=later)
     quote = requests[-1].tick.quote
     quote.bid, quote.ask, quote.bid_size, quote.ask_size = 99.8, 100.2, 1.0, 1.0
     signal = send(shared, requests)[-1].signal
@@ -140,11 +162,28 @@ def test_each_version_answers_under_its_own_reference(shared: Served, symbol: st
     assert values["trend:1"] == (1, pytest.approx(2 / (1 + math.exp(-0.9)) - 1, rel=1e-5))
 
 
-def test_the_latest_tick_sent_again_gets_the_same_answer(shared: Served, symbol: str) -> None:
-    last = send_all_but_last(shared, zigzag(symbol, 30))
-    first = untimed(shared.predict(last))
+def test_the_latest_tick_sent_again_is_scored_the_same_and_its_order_asked_for_once(
+    shared: Served, symbol: str, later: int
+) -> None:
+    last = send_all_but_last(shared, zigzag(symbol, 30, start_ns=later))
+    first = shared.predict(last)
     assert first.signal.approved
-    assert [untimed(shared.predict(last)) for _ in range(3)] == [first] * 3
+    again = [shared.predict(last) for _ in range(3)]
+    assert [without_the_desk(answer) for answer in again] == [without_the_desk(first)] * 3
+    assert [hold(answer) for answer in again] == [pb.REASON_SIZING_BELOW_MINIMUM] * 3
+
+
+def test_a_request_with_an_id_gets_its_first_answer_again(shared: Served, symbol: str, later: int) -> None:
+    last = send_all_but_last(shared, zigzag(symbol, 30, start_ns=later))
+    last.request_id = symbol
+    first = shared.predict(last)
+    assert (first.signal.approved, first.repeated) == (True, False)
+    for _ in range(3):
+        again = shared.predict(last)
+        assert (again.repeated, again.signal.order_id) == (True, first.signal.order_id)
+        assert (again.signal.size, again.signal.limit_price) == (first.signal.size, first.signal.limit_price)
+    last.tick.trade.size += 1.0
+    assert hold(shared.predict(last)) == pb.REASON_REQUEST_ID_REUSED
 
 
 def test_a_tick_known_and_no_longer_the_latest_is_a_duplicate(shared: Served, symbol: str) -> None:
@@ -155,18 +194,18 @@ def test_a_tick_known_and_no_longer_the_latest_is_a_duplicate(shared: Served, sy
 
 def test_an_older_tick_is_out_of_order_and_changes_nothing(shared: Served, symbol: str) -> None:
     requests = zigzag(symbol, 30)
-    before = untimed(send(shared, requests)[-1])
+    before = without_the_desk(send(shared, requests)[-1])
     late = tick(symbol, requests[-1].tick.exchange_ts_ns - 1, sequence=99, trade=(50.0, 1.0))
     assert hold(shared.predict(late)) == pb.REASON_TICK_OUT_OF_ORDER
-    assert untimed(shared.predict(requests[-1])) == before
+    assert without_the_desk(shared.predict(requests[-1])) == before
 
 
 def test_a_crossed_quote_is_held_and_changes_nothing(shared: Served, symbol: str) -> None:
     requests = zigzag(symbol, 30)
-    before = untimed(send(shared, requests)[-1])
+    before = without_the_desk(send(shared, requests)[-1])
     crossed = tick(symbol, requests[-1].tick.exchange_ts_ns + 1, sequence=99, quote=(101.0, 100.0, 1.0, 1.0))
     assert hold(shared.predict(crossed)) == pb.REASON_TICK_CROSSED_QUOTE
-    assert untimed(shared.predict(requests[-1])) == before
+    assert without_the_desk(shared.predict(requests[-1])) == before
 
 
 def test_a_rejected_tick_ran_no_model_and_no_check(shared: Served, symbol: str) -> None:
@@ -183,8 +222,8 @@ def test_a_symbol_whose_first_tick_was_rejected_is_still_unknown(shared: Served,
 
 
 def test_asking_about_a_symbol_gives_its_latest_answer(shared: Served, symbol: str) -> None:
-    latest = untimed(send(shared, zigzag(symbol, 30))[-1])
-    assert untimed(shared.predict(pb.PredictRequest(symbol=symbol))) == latest
+    latest = without_the_desk(send(shared, zigzag(symbol, 30))[-1])
+    assert without_the_desk(shared.predict(pb.PredictRequest(symbol=symbol))) == latest
 
 
 def test_a_long_silence_starts_the_windows_anew(shared: Served, symbol: str) -> None:
@@ -220,11 +259,11 @@ def test_the_same_features_from_the_caller_give_the_same_signal(shared: Served, 
         features(symbol, vectors[-1].tolist(), at_ns=last.exchange_ts_ns, price=last.trade.price, schema_id=schema_id)
     )
     assert by_features.prediction == by_tick.prediction
-    assert by_features.signal == by_tick.signal
+    assert by_features.signal.target_position == by_tick.signal.target_position
 
 
 def test_features_of_the_caller_change_no_state(shared: Served, symbol: str) -> None:
     last = send_all_but_last(shared, zigzag(symbol, 30))
-    before = untimed(shared.predict(last))
+    before = without_the_desk(shared.predict(last))
     shared.predict(features(symbol, [0.01] * 10, price=7.0))
-    assert untimed(shared.predict(last)) == before
+    assert without_the_desk(shared.predict(last)) == before

@@ -11,21 +11,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.messages import START_NS, tick, untimed
 from tests.support.packages import publish_forest, publish_logistic
+from tests.support.risk import risk_data
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import Engine, EngineSettings
-from tickgate_server.journal.layout import DECISION, RecordKind
+from tickgate_server.journal.entries import ControlEntry
+from tickgate_server.journal.layout import DECISION, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.registry import ModelRegistry, load_repository
-from tickgate_server.risk.gate import Limits
+from tickgate_server.risk.limits import Limits
+from tickgate_server.risk.regimes import TradingState
+from tickgate_server.risk.reports import FillReport, OrderReport, OrderState, PositionSet, ReportRefused
+from tickgate_server.risk.reports import Side as OrderSide
 from tickgate_server.rpc.answers import Answers
 from tickgate_server.rpc.status import Status
 from tickgate_server.ticks.instruments import Instrument, Universe
 
 TIMES = {"sequence", "checksum", "waiting_ns", "features_ns", "inference_ns", "risk_ns", "total_ns"}
 UNTIMED = [name for name in DECISION.names or () if name not in TIMES]
-LIMITS = Limits(confidence_threshold=0.51, max_order_notional=60_000.0, max_position_size=2_000.0)
+LIMITS = Limits(
+    confidence_threshold=0.51,
+    max_order_notional=60_000.0,
+    max_position_size=2_000.0,
+    max_orders_per_s_symbol=4.0,
+    max_repeats=2.0,
+    max_daily_loss=50_000.0,
+    valid_for_us=300_000,
+)
 UNIVERSE = Universe({"LOTS": Instrument(symbol="LOTS", lot=5.0, minimum_size=20.0, tick_size=0.25)}, closed=False)
 
 
@@ -46,14 +59,23 @@ class Side:
         self.journal = JournalWriter(folder, segment_records=256)
         engine_settings = EngineSettings(capacity=6, replay=True)
         self.engine = Engine(engine_settings, registry, UNIVERSE, LIMITS, journal=self.journal)
+        self.desk = self.engine.desk
+        self.desk.apply_risk_data(risk_data(["A", "LOTS", "G"], correlation=0.4, deviation=0.03))
+        self.desk.judge_age(vouched=True)
+        self.order_id = 0  # of the latest approval
         self.answers = Answers(self.engine)
         assert self.answers._lanes
         if not lanes:
             self.answers._lanes = []
 
-    def predict(self, data: bytes) -> pb.PredictResponse | Status:
+    def predict(self, data: bytes) -> str | Status:
+        """The answer as text: NaN is NaN there."""
         found = self.answers.predict(data, time.perf_counter_ns(), 0)
-        return found if isinstance(found, Status) else untimed(pb.PredictResponse.FromString(found))
+        if isinstance(found, Status):
+            return found
+        answer = untimed(pb.PredictResponse.FromString(found))
+        self.order_id = answer.signal.order_id or self.order_id
+        return str(answer)
 
     def stream(self, data: bytes) -> Any:
         answer = self.answers.predict_stream(data, time.perf_counter_ns(), 0)
@@ -67,10 +89,11 @@ class Side:
         results = pb.PredictStreamResponse.FromString(answer).results
         for result in results:
             result.response.ClearField("timing")
-        return list(results)
+        return list(map(str, results))
 
     def rows(self) -> list[dict[str, bytes]]:
-        """What the journal holds, without times."""
+        """What the journal holds of decisions, without times."""
+        self.answers.close()
         self.journal.close()
         with JournalReader(self.folder) as reader:
             found = []
@@ -79,12 +102,28 @@ class Side:
                 found += [{name: row[name].tobytes() for name in UNTIMED} for row in chosen]
         return found
 
+    def controls(self) -> list[tuple[int, int, Any]]:
+        """What it holds of the desk, by sequence."""
+        with JournalReader(self.folder) as reader:
+            return [
+                (entry.sequence, int(entry.code), entry.payload) for entry in reader if isinstance(entry, ControlEntry)
+            ]
+
+
+def assert_same_desk(fast: Side, slow: Side) -> None:
+    assert repr(fast.desk.portfolio()) == repr(slow.desk.portfolio())  # NaN is NaN there
+    mine, others = fast.desk.book, slow.desk.book
+    for name in ("rows", "facts", "account", "orders", "order_facts", "models"):
+        assert getattr(mine, name).tobytes() == getattr(others, name).tobytes(), name
+    assert mine.exposures.sigma_w.tobytes() == others.exposures.sigma_w.tobytes()
+
 
 def assert_same_journal(fast: Side, slow: Side) -> None:
     mine, others = fast.rows(), slow.rows()
     assert len(mine) == len(others)
     for index, (row, other) in enumerate(zip(mine, others, strict=True)):
         assert {name: (row[name], other[name]) for name in row if row[name] != other[name]} == {}, index
+    assert list(map(repr, fast.controls())) == list(map(repr, slow.controls()))
 
 
 numbers = st.sampled_from([1.0, 99.5, 100.0, 100.25, 101.0, 250.0]) | st.floats(0.01, 1e4)
@@ -135,6 +174,116 @@ def test_both_ways_give_the_same_answers_and_journal(
         assert fast.predict(data) == slow.predict(data)
         message = pb.PredictStreamRequest(requests=[request]).SerializeToString()
         assert fast.stream(message) == slow.stream(message)
+    assert_same_journal(fast, slow)
+
+
+# What happens to a desk between two requests; each takes a side, and gives what both must say.
+def filled(symbol: str, side: OrderSide, size: float, number: int, *, of_order: bool) -> Any:
+    def happen(one: Side) -> Any:
+        order_id = one.order_id if of_order else 0
+        return one.desk.report_fill(FillReport(f"f{number}", symbol, side, size, 100.0, order_id=order_id))
+
+    return happen
+
+
+def reported(symbol: str, state: OrderState) -> Any:
+    return lambda one: one.desk.report_order(OrderReport(symbol, state, one.order_id or 1))
+
+
+def foreign(symbol: str, side: OrderSide, size: float) -> Any:
+    return lambda one: one.desk.report_order(OrderReport(symbol, OrderState.ACCEPTED, side=side, size=size))
+
+
+def put_state(state: TradingState) -> Any:
+    return lambda one: one.desk.set_state(state, reason="a test", who="tester").state
+
+
+def put_limits(name: str, value: Any) -> Any:
+    def happen(one: Side) -> Any:
+        whole = one.desk.whole
+        changed = whole.model_copy(update={name: value, "version": whole.version + 1})
+        return one.desk.change_limits(changed, reason="a test", who="tester")
+
+    return happen
+
+
+def put_position(symbol: str, size: float) -> Any:
+    return lambda one: one.desk.set_positions([PositionSet(symbol, size, 99.0)], reason="a test", who="tester")
+
+
+def put_degraded(kind: ControlKind) -> Any:
+    return lambda one: one.desk.apply(kind, {"name": "forest", "version": 1}, 0, 0)
+
+
+places = st.sampled_from(["A", "LOTS", "G"])
+sides = st.sampled_from(OrderSide)
+units = st.sampled_from([5.0, 20.0, 45.0, 300.0, 1500.0])
+events = st.one_of(
+    st.builds(filled, places, sides, units, st.integers(0, 9), of_order=st.booleans()),
+    st.builds(reported, places, st.sampled_from([OrderState.ACCEPTED, OrderState.CANCELLED, OrderState.REJECTED])),
+    st.builds(foreign, places, sides, units),
+    st.builds(put_position, places, units | units.map(lambda size: -size) | st.just(0.0)),
+    st.builds(put_state, st.sampled_from(TradingState)),
+    st.builds(put_limits, st.just("max_var"), st.sampled_from(["off", 10.0, 1e3, 1e5])),
+    st.builds(put_limits, st.just("max_correlation"), st.sampled_from(["off", 0.3, 0.8])),
+    st.builds(put_limits, st.just("max_gross_exposure"), st.sampled_from(["off", 50_000.0, 1e6])),
+    st.builds(put_limits, st.just("confidence_threshold"), st.sampled_from([0.5, 0.52])),
+    st.builds(put_limits, st.just("allowed_regimes"), st.sampled_from([("normal",), ("trending",)])),
+    st.builds(put_degraded, st.sampled_from([ControlKind.MODEL_DEGRADED, ControlKind.MODEL_REOPENED])),
+    st.sampled_from(
+        [
+            lambda one: one.desk.judge_age(vouched=False),
+            lambda one: one.desk.judge_age(vouched=True),
+            lambda one: one.desk.poll(),
+            lambda one: one.engine.unsent([one.order_id], 1),
+        ]
+    ),
+)
+
+
+def outcome(event: Any, side: Side) -> str:
+    try:
+        return repr(event(side))
+    except ReportRefused as refused:
+        return repr(refused)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            places,
+            st.sampled_from([99.0, 99.9, 100.0, 100.1, 101.0]),
+            st.sampled_from([0, 10**7, 10**8, 4 * 10**8]),
+            st.none() | events,
+            st.sampled_from(["", "", "a", "b"]),
+        ),
+        min_size=20,
+        max_size=60,
+    )
+)
+def test_both_ways_stay_the_same_whatever_happens_to_the_desk_between_requests(
+    registry: ModelRegistry,
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[str, float, int, Any, str]],
+) -> None:
+    folder = tmp_path_factory.mktemp("journals")
+    fast = Side(registry, folder / "fast", lanes=True)
+    slow = Side(registry, folder / "slow", lanes=False)
+    at_ns = START_NS
+    for number in range(25):  # until windows and volatility are known
+        for symbol in ("A", "LOTS", "G"):
+            data = tick(symbol, at_ns + number, trade=(100.0 + number % 3 * 0.1, 1.0)).SerializeToString()
+            assert fast.predict(data) == slow.predict(data)
+    for number, (symbol, price, step_ns, event, request_id) in enumerate(steps):
+        at_ns += step_ns + 100
+        data = tick(
+            symbol, at_ns, sequence=number + 1, trade=(price, 1.0 + number % 4), request_id=request_id
+        ).SerializeToString()
+        assert fast.predict(data) == slow.predict(data)
+        if event is not None:
+            assert outcome(event, fast) == outcome(event, slow)
+    assert_same_desk(fast, slow)
     assert_same_journal(fast, slow)
 
 

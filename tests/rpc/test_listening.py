@@ -28,6 +28,8 @@ def test_a_second_server_on_the_same_port_fails_and_the_first_serves_on(
         str(repository),
         "--listen",
         shared.address,
+        "--service-listen",
+        "",
         "--metrics-listen",
         "",
         "--journal",
@@ -44,7 +46,7 @@ def test_a_second_server_on_the_same_port_fails_and_the_first_serves_on(
 def test_a_metrics_port_that_is_taken_is_named(repository: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        own = ("--listen", "127.0.0.1:0", "--journal", str(tmp_path / "journal"))
+        own = ("--listen", "127.0.0.1:0", "--service-listen", "", "--journal", str(tmp_path / "journal"))
         ended = run("serve", "--models", str(repository), *own, "--metrics-listen", address)
     assert ended.returncode == 1
     assert f"server.metrics_listen: cannot listen on {address}" in ended.stderr

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
+from tests.rpc.conftest import BY_ITSELF
 from tests.support.messages import START_NS, tick, zigzag
 from tests.support.processes import Served, served
 
@@ -24,7 +25,8 @@ def counts(server: Served, name: str, label: str) -> dict[str, float]:
 
 
 def test_counts_are_those_of_the_answers(mixed_repository: Path, transport: str) -> None:
-    with served(mixed_repository, "--clock", "replay", "--transport", transport) as server:
+    arguments = ("--clock", "replay", "--transport", transport)
+    with served(mixed_repository, *arguments, environment=BY_ITSELF) as server:
         spent = zigzag("A", 1)[0]
         spent.budget_us = 1
         broken = zigzag("A", 1)[0]

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 from tests.support.messages import zigzag
 from tests.support.packages import publish_logistic
-from tests.support.processes import CALL_S, run, server
+from tests.support.processes import CALL_S, CHANNEL_OPTIONS, run, served, server
 from tests.support.programs import program
 
 from tickgate.tls import read_credentials
+from tickgate.v1 import GetPortfolioRequest, PortfolioServiceStub
 from tickgate_client import RoutedSignalClient, ServerUnavailable, SignalClient, write_csv
 
 OPENSSL = program("openssl", "makes the certificates")
@@ -88,6 +90,15 @@ def answer(address: str, ca: Path | None, pair: Pair | None = None) -> str:
         return client.ask(zigzag("A", 1)[0], CALL_S).symbol
 
 
+def portfolio_revision(address: str, credentials: grpc.ChannelCredentials | None) -> int:
+    if credentials is None:
+        opened = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    else:
+        opened = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+    with opened as channel:
+        return PortfolioServiceStub(channel).GetPortfolio(GetPortfolioRequest(), timeout=CALL_S).portfolio.revision
+
+
 def test_a_client_that_trusts_the_authority_is_answered(tls: str, authority: Authority) -> None:
     assert answer(tls, authority.own.certificate) == "A"
 
@@ -148,3 +159,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert str(tmp_path / "none.pem") in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_the_service_listener_speaks_tls_as_the_data_listener_does(
+    models: Path, authority: Authority, transport: str
+) -> None:
+    environment = arguments_of(authority.sign(f"service-{transport}"))
+    with served(models, "--transport", transport, environment=environment) as running:
+        assert portfolio_revision(running.service, read_credentials(authority.own.certificate)) == 0
+        with pytest.raises(grpc.RpcError) as caught:
+            portfolio_revision(running.service, None)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert portfolio_revision(running.admin, None) == 0  # a Unix socket for its owner alone
+
+
+def test_the_admin_listener_is_reached_over_tcp_with_mtls(models: Path, authority: Authority, transport: str) -> None:
+    environment = arguments_of(authority.sign(f"admin-{transport}"))
+    environment["TICKGATE_SERVER__TLS_CLIENT_CA"] = str(authority.own.certificate)
+    pair = authority.sign("ann")
+    own = ("--transport", transport, "--admin-listen", "127.0.0.1:0")
+    with served(models, *own, environment=environment) as running:
+        files = ["--tls-ca", str(authority.own.certificate), "--tls-certificate", str(pair.certificate)]
+        files += ["--tls-key", str(pair.key)]
+        halted = run("halt", "--reason", "drill", "--admin", running.admin, *files, "--timeout-s", "30")
+        assert (halted.returncode, halted.stderr) == (0, "")
+        assert halted.stdout.startswith("HALTED since ")
+        refused = run("halt", "--reason", "drill", "--admin", running.admin, *files[:2])
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"Error: {running.admin}: UNAVAILABLE: ")

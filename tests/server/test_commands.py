@@ -31,7 +31,7 @@ def test_a_repository_that_is_no_folder_is_named(tmp_path: Path, command: list[s
     assert f"Error: models.repository: expected a folder of model packages, got '{tmp_path / 'none'}'" in ended.stderr
 
 
-SERVE = ("serve", "--listen", "127.0.0.1:0", "--metrics-listen", "", "--journal", "none")
+SERVE = ("serve", "--listen", "127.0.0.1:0", "--service-listen", "", "--metrics-listen", "", "--journal", "none")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def test_command_line_beats_environment_beats_file_beats_default(file: Path, mon
         ("[server]\ntls_key = 'a.pem'\n", "tls_certificate and tls_key go together"),
         ("[server]\nworkers = 0\n", "server.workers"),
         ("[server]\nworkers = 2\nlisten = 'here'\n", "several workers need listen to be host:port or unix:/path"),
+        ("[server]\nadmin_listen = 'here'\n", "admin_listen: expected unix:/path, host:port or none, got 'here'"),
+        ("[server]\nadmin_listen = '[::1]:9'\n", "over TCP it needs mTLS, tls_client_ca"),
+        ("[server]\nservice_listen = '127.0.0.1:50051'\n", "listen and service_listen both have 127.0.0.1:50051"),
         ("[worker]\nindex = 1\n", "index is 1, must be below count, 1"),
     ],
 )

@@ -51,6 +51,7 @@ def test_a_server_that_may_not_be_realtime_says_so_and_does_not_start(repository
     if os.getuid() == 0:
         without += [program("setpriv", "takes the right away"), "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]
     command = [TICKGATE, "serve", "--models", str(repository), "--listen", "127.0.0.1:0", "--journal", "none"]
+    command += ["--service-listen", ""]
     ended = subprocess.run(
         [*without, *command, "--metrics-listen", ""],
         env={**os.environ, **REALTIME},

@@ -77,6 +77,7 @@ def make_manifest(
             for name in features.features
         },
         "validation": Validation(trials=1, metrics={"sharpe_net": None}),
+        "allowed_regimes": ("normal", "trending", "risk_off", "high_volatility", "unknown"),
         "golden": Golden(inputs=tuple(map(tuple, inputs.tolist())), outputs=tuple(outputs.tolist())),
         "data_fingerprint": "made for a test",
         "libraries": {"onnx": onnx.__version__},

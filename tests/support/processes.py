@@ -25,24 +25,40 @@ TICKGATE = str(Path(sys.executable).with_name("tickgate"))
 START_UP_S = 60.0
 CALL_S = 30.0
 PREDICT = "/tickgate.v1.SignalService/Predict"
+# Few tests have risk data, and without them only exits would be approved.
+WITHOUT_RISK_DATA = {"TICKGATE_RISK__MAX_VAR": "off", "TICKGATE_RISK__MAX_CORRELATION": "off"}
 # A test's server is on this machine: no proxy of the environment stands between.
 CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
 
 
 class ServerProcess:
-    """A running `tickgate serve`; its log lines are read as they come."""
+    """A running `tickgate serve`; its log lines are read as they come.
+
+    Attributes:
+        journal: Folder of its own journal, if its arguments name no other.
+    """
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self.events: list[dict[str, Any]] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._ended = False
         self._journal = tempfile.TemporaryDirectory(prefix="tickgate-journal-")
-        own = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--journal", self._journal.name]
+        self.journal = Path(self._journal.name)
+        own = [
+            "--listen",
+            "127.0.0.1:0",
+            "--service-listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--journal",
+            self._journal.name,
+        ]
         self.process = subprocess.Popen(
             [TICKGATE, "serve", *own, *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environment},
+            env={**WITHOUT_RISK_DATA, **os.environ, **environment},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -114,10 +130,12 @@ def server(
 
 @dataclass(frozen=True)
 class Served:
-    """A server that is up, and a channel to it."""
+    """A server that is up, and a channel to its data listener."""
 
     process: ServerProcess
     address: str
+    service: str
+    admin: str
     metrics: str
     channel: grpc.Channel
     stub: signal_pb2_grpc.SignalServiceStub
@@ -165,8 +183,9 @@ def served(
         server(models, *arguments, environment=environment, ready=ready) as (running, address),
         grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
-        metrics = str(running.logged(ready)[-1]["metrics"])
-        yield Served(running, address, metrics, channel, signal_pb2_grpc.SignalServiceStub(channel))
+        line = running.logged(ready)[-1]
+        service, admin, metrics = (str(line[name]) for name in ("service", "admin", "metrics"))
+        yield Served(running, address, service, admin, metrics, channel, signal_pb2_grpc.SignalServiceStub(channel))
 
 
 def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.support.messages import features, tick, untimed, zigzag
+from tests.support.messages import SECOND_NS, START_NS, features, tick, untimed, zigzag
 from tests.support.packages import publish_logistic
 from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, ServerProcess, run, served, server
 
 from tickgate.symbol_hash import worker_of
+from tickgate.v1 import portfolio_pb2, portfolio_pb2_grpc, signal_pb2_grpc, topology_pb2, topology_pb2_grpc
 from tickgate.v1 import signal_pb2 as pb
-from tickgate.v1 import signal_pb2_grpc, topology_pb2, topology_pb2_grpc
 from tickgate_client import AsyncRoutedSignalClient, RoutedSignalClient, ServerUnavailable, SignalClient, WrongWorker
+from tickgate_server.config import SettingsInvalid, load
 
 WORKERS = 2
 TWO = ("--clock", "replay", "--workers", str(WORKERS))
@@ -25,6 +26,17 @@ READY = "workers serving"
 OK = ("tickgate_requests_total", frozenset({("code", "OK")}))
 SYMBOLS = [f"S{number}" for number in range(12)]
 TRADES = 30
+OF_THE_PORTFOLIO = {
+    pb.REASON_VAR_PORTFOLIO,
+    pb.REASON_CORRELATION_PORTFOLIO,
+    pb.REASON_EXPOSURE_GROSS,
+    pb.REASON_EXPOSURE_NET,
+    pb.REASON_LOSS_DAILY,
+    pb.REASON_LOSS_DRAWDOWN,
+    pb.REASON_RATE_TOTAL,
+}
+# So little that no limit of the whole portfolio binds: one worker's share of it is another portfolio.
+LITTLE = {"TICKGATE_RISK__RISK_BUDGET": "0.1"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(models: Path) -> Iterator[Served]:
     """For tests that bring symbols of their own and leave the workers as they are."""
-    with served(models, *TWO, ready=READY) as running:
+    with served(models, *TWO, ready=READY, environment=LITTLE) as running:
         yield running
 
 
@@ -52,17 +64,25 @@ def symbol_of_worker(index: int, prefix: str) -> str:
 
 def interleaved(prefix: str) -> list[pb.PredictRequest]:
     """Trades of many symbols, one of each in turn."""
-    series = [zigzag(f"{prefix}{symbol}", TRADES) for symbol in SYMBOLS]
+    # Each prefix has an hour of its own, the next one's later: in replay, time is the ticks' and runs one way.
+    start_ns = START_NS + (ord(prefix[0]) - ord("A")) * 3600 * SECOND_NS
+    series = [zigzag(f"{prefix}{symbol}", TRADES, start_ns=start_ns) for symbol in SYMBOLS]
     requests = [request for at_once in zip(*series, strict=True) for request in at_once]
     for number, request in enumerate(requests):
-        request.request_id = str(number)
+        request.request_id = f"{prefix}{number}"
     return requests
 
 
 def plain(response: pb.PredictResponse, prefix: str) -> pb.PredictResponse:
-    """An answer without what differs between two runs under two prefixes."""
+    """An answer without what differs between two runs under two prefixes, and between one server and its share."""
     answer = untimed(response)
     answer.symbol = answer.symbol.removeprefix(prefix)
+    answer.request_id = answer.request_id.removeprefix(prefix)
+    answer.signal.order_id = 0
+    answer.features.exchange_ts_ns = 0
+    own = [check for check in answer.signal.checks if check.reason not in OF_THE_PORTFOLIO]
+    del answer.signal.checks[:]
+    answer.signal.checks.extend(own)
     return answer
 
 
@@ -121,7 +141,10 @@ def test_a_symbol_is_served_by_its_worker_and_refused_by_the_other(two: Served, 
 
 
 def test_routed_answers_are_those_of_one_worker_in_the_same_order(models: Path, two: Served) -> None:
-    with served(models, "--clock", "replay") as one, SignalClient(one.address, deadline_s=CALL_S) as client:
+    with (
+        served(models, "--clock", "replay", environment=LITTLE) as one,
+        SignalClient(one.address, deadline_s=CALL_S) as client,
+    ):
         expected = [plain(client.ask(request, CALL_S), "X-") for request in interleaved("X-")]
     assert {answer.signal.action for answer in expected} == {pb.ACTION_BUY, pb.ACTION_HOLD, pb.ACTION_SELL}
 
@@ -227,7 +250,18 @@ def test_workers_end_with_a_supervisor_that_is_killed(models: Path, tmp_path: Pa
     ],
 )
 def test_what_keeps_the_workers_from_starting_is_said_once(models: Path, arguments: tuple[str, ...], why: str) -> None:
-    common = ("--listen", "127.0.0.1:0", "--journal", "none", "--workers", "2", "--models", str(models))
+    common = (
+        "--listen",
+        "127.0.0.1:0",
+        "--service-listen",
+        "",
+        "--journal",
+        "none",
+        "--workers",
+        "2",
+        "--models",
+        str(models),
+    )
     ended = run("serve", *common, *arguments)
     assert ended.returncode == 1
     assert ended.stderr.count(why) == 1
@@ -243,7 +277,8 @@ def test_several_workers_have_no_process_for_an_observer_thread(models: Path) ->
 def test_a_metrics_port_that_is_taken_ends_all_of_them(models: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        common = ("--listen", "127.0.0.1:0", "--journal", str(tmp_path), "--workers", "2", "--models", str(models))
+        common = ("--listen", "127.0.0.1:0", "--service-listen", "127.0.0.1:0", "--journal", str(tmp_path))
+        common += ("--workers", "2", "--models", str(models))
         ended = run("serve", *common, "--metrics-listen", address)
     assert ended.returncode == 1
     assert ended.stderr.count(f"Error: server.metrics_listen: cannot listen on {address}") == 1
@@ -256,3 +291,61 @@ def test_a_tick_that_a_worker_refuses_leaves_no_trace(two: Served) -> None:
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     with SignalClient(addresses(two.process)[1], deadline_s=CALL_S) as client:
         assert client.ask(zigzag(symbol, 1)[0], CALL_S).features.trades_in_window == 1
+
+
+def listeners(process: ServerProcess, name: str) -> list[str]:
+    found: list[str] = process.logged(READY)[-1][name]
+    return found
+
+
+def test_each_worker_has_a_service_listener_that_the_topology_names_and_an_admin_socket(two: Served) -> None:
+    stub = topology_pb2_grpc.TopologyServiceStub(two.channel)
+    found = stub.GetTopology(topology_pb2.GetTopologyRequest(), timeout=CALL_S).workers
+    assert [worker.service_address for worker in found] == listeners(two.process, "service")
+    assert len(set(listeners(two.process, "service"))) == WORKERS
+    folder = two.process.journal
+    assert listeners(two.process, "admin") == [f"unix:{folder}/worker-{index}/admin.sock" for index in range(WORKERS)]
+
+
+def report(address: str, symbol: str, fill_id: str) -> portfolio_pb2.ReportFillResponse:
+    request = portfolio_pb2.ReportFillRequest(
+        fill_id=fill_id, symbol=symbol, side=portfolio_pb2.SIDE_BUY, size=1.0, price=1.0
+    )
+    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        return portfolio_pb2_grpc.PortfolioServiceStub(channel).ReportFill(request, timeout=CALL_S)
+
+
+def test_a_fill_is_booked_by_the_symbols_worker_and_refused_by_the_other(two: Served) -> None:
+    for owner, address in enumerate(listeners(two.process, "service")):
+        symbol = symbol_of_worker(owner, "FILL-")
+        with pytest.raises(grpc.RpcError) as caught:
+            report(listeners(two.process, "service")[1 - owner], symbol, f"fill-{owner}")
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert caught.value.details() == f"symbol: expected worker {owner} of 2, reached worker {1 - owner}"
+        assert report(address, symbol, f"fill-{owner}").booked
+
+
+def test_a_worker_that_is_started_again_has_its_listeners_where_they_were(models: Path) -> None:
+    with served(models, *TWO, ready=READY) as server:
+        before = {name: listeners(server.process, name) for name in ("service", "admin")}
+        pid = server.process.logged("worker started")[1]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        again = server.process.wait_for("serving")
+        while again["address"] != addresses(server.process)[1]:
+            again = server.process.wait_for("serving")
+        assert (again["service"], again["admin"]) == (before["service"][1], before["admin"][1])
+        assert report(again["service"], symbol_of_worker(1, "AGAIN-"), "again").booked
+        assert server.process.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("listening", "why"),
+    [
+        ({"listen": "127.0.0.1:7000", "service_listen": "127.0.0.1:7001"}, "both have 127.0.0.1:7001"),
+        ({"service_listen": "nowhere"}, "several workers need service_listen to be host:port or unix:/path"),
+        ({"service_listen": "127.0.0.1:65535"}, "worker 1 of service_listen '127.0.0.1:65535' would have port 65536"),
+    ],
+)
+def test_listeners_that_no_two_workers_can_have_are_refused(listening: dict[str, str], why: str) -> None:
+    with pytest.raises(SettingsInvalid, match=why):
+        load(None, {f"server.{key}": value for key, value in listening.items()} | {"server.workers": 2})

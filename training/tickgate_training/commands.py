@@ -6,9 +6,11 @@ import click
 from rich.console import Console
 
 from tickgate_server.models.errors import ModelError
+from tickgate_server.risk.data import RiskDataInvalid
 from tickgate_training import pipeline, report
 from tickgate_training.config import load_config
 from tickgate_training.errors import TrainingError
+from tickgate_training.risk_data import Written
 
 
 @click.command()
@@ -24,6 +26,16 @@ def train(config: Path, data: str | None, models: Path | None, name: str | None,
     try:
         settings = load_config(config, data=data, models=models, name=name)
         result = pipeline.run(settings, console=Console(stderr=True), publish=publish)
-    except (TrainingError, ModelError, OSError) as error:
+    except (TrainingError, ModelError, RiskDataInvalid, OSError) as error:
         raise click.ClickException(str(error)) from error
-    report.show(result, Console())
+    console = Console()
+    report.show(result, console)
+    if result.risk is not None:
+        console.print(_risk_line(result.risk))
+
+
+def _risk_line(risk: Written) -> str:
+    if risk.path is None:
+        return "No risk data: too few bars for a covariance."
+    gone = f"; dropped, as their bars do not fit: {', '.join(risk.dropped)}" if risk.dropped else ""
+    return f"Wrote {risk.path}: {', '.join(risk.symbols)}{gone}."

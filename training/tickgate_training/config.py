@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from tickgate_server.features.schema import TICK_SESSION_GAP_NS
-from tickgate_server.models.package import Regime
+from tickgate_server.risk.regimes import RegimeName
 from tickgate_training.data.simulator import EDGE_LIMIT
 from tickgate_training.errors import ConfigInvalid
 from tickgate_training.learners import LearnerConfig
@@ -87,7 +87,7 @@ class PackageConfig(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     repository: Path = Path("models")
     latency_budget_ms: float = Field(default=50.0, gt=0.0)
-    allowed_regimes: tuple[Regime, ...] = ("normal", "trending")
+    allowed_regimes: tuple[RegimeName, ...] = ("normal", "trending")
 
 
 class TrainingConfig(Strict):

@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
+import polars as pl
 from rich.console import Console
 from rich.table import Table
+
+from tickgate_server.risk import data as risk_data
+from tickgate_training.risk_data import BARS_FILE, DAILY, risk_data_of
 
 _START_UP_S = 60.0
 _STOP_S = 30.0
@@ -26,6 +30,7 @@ _SHOWN = 8
 # Each index gets a model of its own; the last year of the data is replayed.
 _INDICES = {"sp500": "sp500-daily", "nasdaq": "nasdaq-daily"}
 _LAST_YEAR = "2018"
+_BAR_SETTINGS = ("bar_s", "bars_a_day", "carry_age_s", "window_bars")
 
 
 class DemoFailed(click.ClickException):
@@ -54,8 +59,10 @@ def demo(folder: Path | None) -> None:
             f"\nThe final models were fitted on the latest rows, {_LAST_YEAR} among them: what follows shows the way to"
             " a signal, not what it earns. The walk-forward above does that, on rows no model had seen."
         )
-        with _server(console, models, place / "journal") as address:
-            for index, name in _INDICES.items():
+        risk_file = _risk_data_before(models, place)
+        console.print(f"The risk gate begins with covariance and regimes as they were before {_LAST_YEAR}.")
+        for index, name in _INDICES.items():  # a server each: the clock is that of the ticks, and runs one way
+            with _server(console, models, place / f"journal-{index}", risk_file) as address:
                 answers = place / f"{index}.jsonl"
                 arguments = ["--format", "daily", "--target", address, "--model", name, "--out", str(answers)]
                 _run(console, "replay-ticks", f"{index}:{_LAST_YEAR}", *arguments)
@@ -76,14 +83,39 @@ def _run(console: Console, *arguments: str) -> None:
         raise DemoFailed(f"tickgate {arguments[0]} ended with status {finished.returncode}")
 
 
+def _risk_data_before(models: Path, place: Path) -> Path:
+    """Risk data of the bars before the year that is replayed: the gate must not know what is to come."""
+    begin = pl.datetime(int(_LAST_YEAR), 1, 1, time_zone="UTC").dt.timestamp("ns")
+    bars = pl.read_parquet(models / BARS_FILE).filter(pl.col("exchange_ts_ns") < begin)
+    found = risk_data_of(bars, DAILY)
+    if found is None:
+        raise DemoFailed("too few bars for risk data")
+    path = place / risk_data.FILE_NAME
+    risk_data.write(path, found)
+    return path
+
+
+def _environment(risk_file: Path) -> dict[str, str]:
+    """Settings of a server whose ticks are daily bars, and years old."""
+    of_bars = {f"RISK_VALUES__{name.upper()}": str(getattr(DAILY, name)) for name in _BAR_SETTINGS}
+    settings = {
+        "LOG__FORMAT": "json",
+        "DESK__RISK_DATA": str(risk_file),
+        # A year passes in a second: the observer, which looks ten times a second, cannot keep up.
+        "RISK__MAX_RISK_DATA_AS_OF_AGE_S": str(400 * 86_400),
+        **of_bars,
+    }
+    return {**os.environ, **{f"TICKGATE_{name}": value for name, value in settings.items()}}
+
+
 @contextmanager
-def _server(console: Console, models: Path, journal: Path) -> Iterator[str]:
+def _server(console: Console, models: Path, journal: Path, risk_file: Path) -> Iterator[str]:
     """A server on free ports, its clock that of the ticks; drained on the way out."""
     arguments = ["serve", "--models", str(models), "--clock", "replay", "--listen", "127.0.0.1:0"]
-    arguments += ["--metrics-listen", "127.0.0.1:0", "--journal", str(journal)]
+    arguments += ["--service-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--journal", str(journal)]
     console.print(f"\n[bold]$ tickgate {' '.join(arguments)}[/bold]", highlight=False, soft_wrap=True)
-    environment = {**os.environ, "TICKGATE_LOG__FORMAT": "json"}
     command = _command(*arguments)
+    environment = _environment(risk_file)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - as above
         try:
             yield _address(console, process)

@@ -1,4 +1,4 @@
-"""One training run: load, compute features, label, walk forward, judge, refit, export, publish.
+"""One training run: load, compute features, label, walk forward, judge, refit, export, publish, write risk data.
 
 Refit policy. The published model is none of the windows': it is fitted anew on the latest train block, calibrated and
 given its threshold on the latest validation block, in the lengths that were validated, so that it is as fresh as a
@@ -25,6 +25,7 @@ from tickgate_training import backtest
 from tickgate_training.config import TrainingConfig
 from tickgate_training.metrics import Metrics, measure
 from tickgate_training.publishing import Published, publish_model, walk_forward_metrics
+from tickgate_training.risk_data import Written, settings_of, write_first
 from tickgate_training.samples import Samples, load_table, prepare
 from tickgate_training.splits import latest
 from tickgate_training.walk import Trial, costs_of, evaluate, fit_window, windows_of
@@ -58,6 +59,7 @@ class RunResult:
         baseline: Always long with the whole capital over the same rows, net of costs.
         verdict: Is there an edge?
         published: The package; None where the run was asked not to publish.
+        risk: What became of the repository's risk data; None likewise.
         seconds: Wall-clock time of the whole run.
     """
 
@@ -69,6 +71,7 @@ class RunResult:
     baseline: Metrics
     verdict: Verdict
     published: Published | None
+    risk: Written | None
     seconds: float
 
 
@@ -85,7 +88,8 @@ def run(
 
     Raises:
         TrainingError: See `tickgate_training.errors`; nothing is written.
-        OSError: The repository cannot be written; nothing is left behind.
+        OSError: The repository cannot be written; no package is left half-way.
+        RiskDataInvalid: Prices give no finite covariance; the package is published by then.
     """
     started = time.perf_counter()
     # Windows are small: BLAS's threads would spend their time waiting for each other, the more the busier the machine.
@@ -96,7 +100,8 @@ def run(
 def _run(
     config: TrainingConfig, frame: pl.DataFrame | None, console: Console | None, started: float, *, publish: bool
 ) -> RunResult:
-    samples = prepare(load_table(config) if frame is None else frame, config)
+    frame = load_table(config) if frame is None else frame
+    samples = prepare(frame, config)
     windows = len(windows_of(samples, config))
     trials = []
     with _progress(console) as progress:
@@ -106,6 +111,7 @@ def _run(
     chosen = max(trials, key=lambda trial: trial.validation_net_return)
     baseline = _always_long(samples, config, chosen)
     published = _publish(samples, config, chosen) if publish else None
+    risk = write_first(config.package.repository, frame, settings_of(config)) if publish else None
     return RunResult(
         config=config,
         symbol=samples.symbol,
@@ -115,6 +121,7 @@ def _run(
         baseline=baseline,
         verdict=judge(chosen.net, baseline, len(trials)),
         published=published,
+        risk=risk,
         seconds=time.perf_counter() - started,
     )
 

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickgate/v1/topology.proto\x12\x0btickgate.v1\"\x14\n\x12GetTopologyRequest\"\x91\x01\n\x13GetTopologyResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.tickgate.v1.Worker\x12,\n\x0bsymbol_hash\x18\x02 \x01(\x0e\x32\x17.tickgate.v1.SymbolHash\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x17\n\x0f\x61nswering_index\x18\x04 \x01(\r\"(\n\x06Worker\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t*G\n\nSymbolHash\x12\x1b\n\x17SYMBOL_HASH_UNSPECIFIED\x10\x00\x12\x1c\n\x18SYMBOL_HASH_FNV1A64_JUMP\x10\x01\x32\x63\n\x0fTopologyService\x12P\n\x0bGetTopology\x12\x1f.tickgate.v1.GetTopologyRequest\x1a .tickgate.v1.GetTopologyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickgate/v1/topology.proto\x12\x0btickgate.v1\"\x14\n\x12GetTopologyRequest\"\x91\x01\n\x13GetTopologyResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.tickgate.v1.Worker\x12,\n\x0bsymbol_hash\x18\x02 \x01(\x0e\x32\x17.tickgate.v1.SymbolHash\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x17\n\x0f\x61nswering_index\x18\x04 \x01(\r\"A\n\x06Worker\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fservice_address\x18\x03 \x01(\t*G\n\nSymbolHash\x12\x1b\n\x17SYMBOL_HASH_UNSPECIFIED\x10\x00\x12\x1c\n\x18SYMBOL_HASH_FNV1A64_JUMP\x10\x01\x32\x63\n\x0fTopologyService\x12P\n\x0bGetTopology\x12\x1f.tickgate.v1.GetTopologyRequest\x1a .tickgate.v1.GetTopologyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickgate.v1.topology_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SYMBOLHASH']._serialized_start=255
-  _globals['_SYMBOLHASH']._serialized_end=326
+  _globals['_SYMBOLHASH']._serialized_start=280
+  _globals['_SYMBOLHASH']._serialized_end=351
   _globals['_GETTOPOLOGYREQUEST']._serialized_start=43
   _globals['_GETTOPOLOGYREQUEST']._serialized_end=63
   _globals['_GETTOPOLOGYRESPONSE']._serialized_start=66
   _globals['_GETTOPOLOGYRESPONSE']._serialized_end=211
   _globals['_WORKER']._serialized_start=213
-  _globals['_WORKER']._serialized_end=253
-  _globals['_TOPOLOGYSERVICE']._serialized_start=328
-  _globals['_TOPOLOGYSERVICE']._serialized_end=427
+  _globals['_WORKER']._serialized_end=278
+  _globals['_TOPOLOGYSERVICE']._serialized_start=353
+  _globals['_TOPOLOGYSERVICE']._serialized_end=452
 # @@protoc_insertion_point(module_scope)

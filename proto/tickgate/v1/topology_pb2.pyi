@@ -95,27 +95,31 @@ Global___GetTopologyResponse: _TypeAlias = GetTopologyResponse  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
-    """One process of the server, with symbols and a data listener of its own."""
+    """One process of the server, with symbols and listeners of its own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    SERVICE_ADDRESS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """From 0."""
     address: _builtins.str
     """What a gRPC channel is made to: `host:port` or `unix:/path`. `:port` where the worker listens on every
     interface: the host is then the one that the caller reached the server by.
     """
+    service_address: _builtins.str
+    """The same of its service listener, for reports of orders and fills and for watching; empty: it has none."""
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         address: _builtins.str = ...,
+        service_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "index", b"index", "service_address", b"service_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,10 @@ class ControlKind(IntEnum):
     # A request's input was applied and read, and its model runs on a thread of its own: ticket, request. Its DECISION
     # record follows when that ends, with what was decided from the state then.
     STARTED = 13
+    POSITIONS = 14  # positions as a person states them: positions, reason, who
+    TIME = 15  # reservations ended, with nothing else to journal: only the clock counts
+    MODEL_DEGRADED = 16  # the observer found a version degraded: name, version
+    MODEL_REOPENED = 17  # a person opened it again: name, version, reason, who
 
 
 class Flags(IntFlag):
@@ -68,6 +72,7 @@ class Flags(IntFlag):
     NUMBER_CLAMPED = 32  # a number outside its field's range became the nearest inside
     TEXT_REPLACED = 64  # text that is no Unicode: what cannot be encoded became '?'
     RESTATED = 128  # a MODEL or MODEL_REFUSED record that an earlier segment has already: not news, changes nothing
+    REPEATED = 256  # a decision about a request id that was answered before: nothing was applied, scored or reserved
 
 
 SEGMENT = np.dtype(

@@ -28,7 +28,7 @@ from tickgate_server.journal.layout import (
 )
 from tickgate_server.journal.recovery import recover
 from tickgate_server.journal.segments import LOCK_FILE, segment_path
-from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.checks import CHECKS
 
 # Files at most, for each segment that is retained: starts that write little leave short segments.
 MAX_FILES = 16
@@ -99,6 +99,11 @@ class SegmentedFolder:
     def segment(self) -> Path:
         """The segment that is being filled."""
         return segment_path(self.folder, self._number)
+
+    @property
+    def segments_begun(self) -> int:
+        """Number of the segment that is being filled."""
+        return self._number
 
     @property
     def late_segments(self) -> int:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
 from tickgate_server.models.errors import ManifestInvalid, PackageFileMissing, VersionExists
+from tickgate_server.risk.regimes import RegimeName
 
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
@@ -25,7 +26,6 @@ INPUT_NAME = "features"
 OUTPUT_NAME = "probability_up"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
-Regime = Literal["normal", "trending", "risk_off", "high_volatility", "unknown"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -98,7 +98,7 @@ class Manifest(_Strict):
     feature_statistics: dict[str, FeatureStatistics]
     validation: Validation
     latency_budget_ms: Annotated[FiniteFloat, Field(gt=0.0)] = 50.0
-    allowed_regimes: tuple[Regime, ...] = ("normal", "trending")
+    allowed_regimes: tuple[RegimeName, ...] = ("normal", "trending")
     golden: Golden
     data_fingerprint: str
     libraries: dict[str, str]

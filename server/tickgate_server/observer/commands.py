@@ -12,12 +12,16 @@ from types import FrameType
 
 import click
 import structlog
+from pydantic import ValidationError
 
 from tickgate_server import logs
 from tickgate_server.control_block import FILE_NAME, ControlBlockLocked
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.observer.address import MetricsAddressTaken
+from tickgate_server.observer.health import HealthStateInvalid
 from tickgate_server.observer.service import Observer
+from tickgate_server.risk.estimates import RiskValueSettings
+from tickgate_server.risk.hidden_markov import HiddenMarkovInvalid
 
 # How long the observer of a server that was killed may take to let go of port and control block.
 _PATIENCE_S = 2.0
@@ -36,6 +40,16 @@ _LOG = structlog.get_logger()
 )
 @click.option("--metrics-listen", default="127.0.0.1:9464", show_default=True, help="host:port; '' for none.")
 @click.option("--control", help="Control block to write; 'none' for none.  [default: control.block in the journal]")
+@click.option(
+    "--risk-settings",
+    metavar="JSON",
+    help="Write risk-data.npz too, made as this says: '{}' for the defaults, or {\"bar_s\": 60, ...}.",
+)
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    help="Model repository: watch the health of versions against their manifests.",
+)
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
@@ -45,6 +59,8 @@ def observe(
     journals: tuple[Path, ...],
     metrics_listen: str,
     control: str | None,
+    risk_settings: str | None,
+    models: Path | None,
     log_format: str,
     log_level: str,
     attached: bool,  # noqa: FBT001 - click's flag
@@ -62,9 +78,22 @@ def observe(
     threading.Thread(target=_watch, args=[ends, end], name="end", daemon=True).start()
     try:
         observer = Observer(
-            journals, _controls(journals, control), metrics_listen, patience_s=_PATIENCE_S if attached else 0.0
+            journals,
+            _controls(journals, control),
+            metrics_listen,
+            patience_s=_PATIENCE_S if attached else 0.0,
+            risk=_risk(risk_settings),
+            models=models,
         )
-    except (JournalError, ControlBlockLocked, MetricsAddressTaken, OSError, ValueError) as error:
+    except (
+        JournalError,
+        ControlBlockLocked,
+        MetricsAddressTaken,
+        HiddenMarkovInvalid,
+        HealthStateInvalid,
+        OSError,
+        ValueError,
+    ) as error:
         if attached:
             _report({"error": str(error)})
             sys.exit(1)
@@ -119,3 +148,19 @@ def _controls(journals: Sequence[Path], control: str | None) -> list[Path | None
     if len(journals) > 1:
         raise ValueError("--control: expected one journal, each of several has its own control block")
     return [Path(control)]
+
+
+def _risk(settings: str | None) -> RiskValueSettings | None:
+    """What `--risk-settings` says; None without it.
+
+    Raises:
+        ValueError: It is no JSON of `RiskValueSettings`.
+    """
+    if settings is None:
+        return None
+    try:
+        return RiskValueSettings.model_validate_json(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"--risk-settings: {where + ': ' if where else ''}{first['msg']}") from error

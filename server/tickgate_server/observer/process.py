@@ -22,6 +22,7 @@ from threading import Event, Thread
 import structlog
 
 from tickgate_server.observer.address import split_address
+from tickgate_server.risk.estimates import RiskValueSettings
 
 # A machine that compiles every kernel anew takes long.
 START_UP_S = 120.0
@@ -50,6 +51,8 @@ class ObserverProcess:
         metrics_listen: As `Observer`.
         log_format: Of its log, which goes to this process's standard error.
         log_level: As above.
+        risk: As `Observer`.
+        models: As `Observer`.
 
     Raises:
         ValueError: The metrics' address is no `host:port`.
@@ -57,13 +60,22 @@ class ObserverProcess:
     """
 
     def __init__(
-        self, journals: Sequence[Path], metrics_listen: str, *, log_format: str = "auto", log_level: str = "info"
+        self,
+        journals: Sequence[Path],
+        metrics_listen: str,
+        *,
+        log_format: str = "auto",
+        log_level: str = "info",
+        risk: RiskValueSettings | None = None,
+        models: Path | None = None,
     ) -> None:
         if metrics_listen:
             split_address(metrics_listen)
         self._journals = journals
         self._listen = metrics_listen
         self._log = ["--log-format", log_format, "--log-level", log_level]
+        self._risk = [] if risk is None else ["--risk-settings", risk.model_dump_json()]
+        self._models = [] if models is None else ["--models", str(models)]
         self._end = Event()
         self._observed = False  # whether a child ever came up
         self._supervisor: Thread | None = None
@@ -108,7 +120,7 @@ class ObserverProcess:
         return subprocess.Popen(  # noqa: S603 - this interpreter, this package
             [
                 *(sys.executable, "-P", "-m", "tickgate_server.observer", "--attached"),
-                *(*journals, "--metrics-listen", self._listen, *self._log),
+                *(*journals, "--metrics-listen", self._listen, *self._log, *self._risk, *self._models),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

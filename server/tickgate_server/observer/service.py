@@ -7,14 +7,20 @@ thread (`ObserverThread`).
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter
+from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter, Slot
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.observer.counters import Counters
+from tickgate_server.observer.health import ModelHealth, manifests_in
+from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
+from tickgate_server.observer.recent import RecentLatency
+from tickgate_server.observer.risk_values import RiskValues
 from tickgate_server.observer.tail import Tail
+from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.scheduling import be_nicer, give_way
 
 # A wake-up costs half a millisecond of a core that answers may want, and a batch hardly more than one record. Nothing
@@ -42,9 +48,13 @@ class Observer:
         controls: A control block for each, None for none.
         metrics_listen: `host:port`, port 0 takes a free one; empty: no endpoint.
         patience_s: How long an observer before this one may take to let go of port and control block.
+        risk: How risk data are made, a file for each journal that has a control block; None: they are not.
+        models: The repository, whose manifests say what is expected of a version; None: health is not watched.
 
     Raises:
         JournalMissing: A folder is not there.
+        HiddenMarkovInvalid: A file that `risk` names cannot be used.
+        HealthStateInvalid: What models were degraded cannot be told.
         ControlBlockLocked: Another observer writes a control block.
         MetricsAddressTaken: The endpoint's address cannot be had.
         ValueError: It is no `host:port`.
@@ -57,6 +67,8 @@ class Observer:
         controls: Sequence[Path | None],
         metrics_listen: str = "",
         patience_s: float = 0.0,
+        risk: RiskValueSettings | None = None,
+        models: Path | None = None,
     ) -> None:
         self._lock = Lock()
         self._stack = contextlib.ExitStack()
@@ -70,7 +82,9 @@ class Observer:
                 writer = _control_writer(control, patience_s) if control else None
                 if writer is not None:
                     stack.callback(writer.close)
-                tail = Tail(journal, counters, self._lock, writer)
+                values = RiskValues(journal, risk) if risk is not None and writer is not None else None
+                health = partial(_health_of, journal, models, len(journals)) if models is not None else None
+                tail = Tail(journal, counters, self._lock, writer, values, health)
                 stack.callback(tail.close)
                 self._tails.append(tail)
             if metrics_listen:
@@ -171,6 +185,17 @@ class ObserverThread:
         """Take in what is left in the journals, and end."""
         self._end.set()
         self._thread.join()
+
+
+def _health_of(journal: Path, models: Path, journals: int, latency: RecentLatency) -> ModelHealth:
+    """What watches the models of a journal, with its share of the false alarms that a day may have."""
+    return ModelHealth(
+        manifests_in(models),
+        folder=journal,
+        latency=latency,
+        slot=int(Slot.MODEL_DEGRADED),
+        false_alarms_a_day=FALSE_ALARMS_A_DAY / journals,
+    )
 
 
 def _control_writer(path: Path, patience_s: float) -> ControlBlockWriter:

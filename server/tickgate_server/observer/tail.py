@@ -1,6 +1,7 @@
 """One journal followed: its records into counters, its losses said, its control block written."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
@@ -14,12 +15,21 @@ from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.observer.counters import Counters, decisions_of
+from tickgate_server.observer.health import ModelHealth
 from tickgate_server.observer.recent import RecentAnswers, RecentLatency
+from tickgate_server.observer.risk_values import WANTED, RiskValues
 
 # Records polled at once: 2.9 MB, some milliseconds of work.
 BATCH = 4096
 _PERCENTILES_EVERY_NS = 1_000_000_000
-_WANTED = [ControlKind.SETTINGS, ControlKind.MODEL, ControlKind.MODEL_REFUSED, ControlKind.UNSENT]
+_WANTED = [
+    ControlKind.SETTINGS,
+    ControlKind.MODEL,
+    ControlKind.MODEL_REFUSED,
+    ControlKind.UNSENT,
+    ControlKind.MODEL_REOPENED,
+]
+_WANTED_FOR_RISK = [*_WANTED, *(code for code in WANTED if code not in _WANTED)]
 
 _LOG = structlog.get_logger()
 
@@ -38,12 +48,22 @@ class Tail:
         counters: What records are added to.
         lock: Held while a batch is added; whoever reads counters or attributes holds it.
         control: Where values for the hot path are written; None: nowhere.
+        risk: What makes risk data of the trades; None: nothing does.
+        health: Makes what watches the models, given their latencies; None: nothing does.
 
     Raises:
         JournalMissing: There is no such folder.
     """
 
-    def __init__(self, folder: Path, counters: Counters, lock: Lock, control: ControlBlockWriter | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        counters: Counters,
+        lock: Lock,
+        control: ControlBlockWriter | None,
+        risk: RiskValues | None = None,
+        health: Callable[[RecentLatency], ModelHealth] | None = None,
+    ) -> None:
         self.folder = folder
         self.lost = 0
         self.loaded: dict[int, Model] = {}
@@ -52,7 +72,10 @@ class Tail:
         self._counters = counters
         self._lock = lock
         self._control = control
+        self._risk = risk
+        self._wanted = _WANTED if risk is None else _WANTED_FOR_RISK
         self._recent = RecentLatency()
+        self._health = None if health is None else health(self._recent)
         self._answers = RecentAnswers()
         self._assembler = ControlAssembler()
         self._series = counters.series_of({})
@@ -102,6 +125,10 @@ class Tail:
         now_ns = time.monotonic_ns()
         control.write(Slot.HEARTBEAT, self._reader.next_sequence - 1)
         control.write(Slot.OBSERVER_LAG_S, self.lag_ns / 1e9)
+        if self._risk is not None:
+            self._risk.hand_back(control, caught_up=not (self.lag_records or self._trouble))
+        if self._health is not None:
+            self._health.hand_back(control, time.time_ns())
         if now_ns - self._percentiles_ns >= _PERCENTILES_EVERY_NS:
             self._percentiles_ns = now_ns
             for index, value in enumerate(self._recent.us_p99(time.time_ns()).tolist()):
@@ -163,6 +190,12 @@ class Tail:
             self._counters.add(decisions, self._series)
             self._answers.add(decisions)
             self._recent.add(decisions, time.time_ns())
+        if self._risk is not None:
+            self._risk.add(decisions, controls)
+        if self._health is not None:
+            for control in controls:
+                self._health.feed_control(control)
+            self._health.feed(rows)
         for control in controls:  # after the decisions that they are about
             if control.code == ControlKind.UNSENT:
                 found = self._answers.find(control.payload["sequences"])
@@ -171,7 +204,7 @@ class Tail:
     def _controls(self, rows: Rows) -> list[ControlEntry]:
         """Those controls among polled rows that something here depends on."""
         controls = rows.view(CONTROL)
-        wanted = (controls["kind"] == RecordKind.CONTROL) & np.isin(controls["code"], _WANTED)
+        wanted = (controls["kind"] == RecordKind.CONTROL) & np.isin(controls["code"], self._wanted)
         entries = map(self._assembler.feed, controls[wanted])
         return [entry for entry in entries if entry is not None]
 

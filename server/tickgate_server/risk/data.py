@@ -4,8 +4,10 @@ One `.npz` without pickles: covariance of a day's simple returns, the returns th
 and when they were taken. Written beside and renamed, so a half-written one never loads.
 """
 
+import io
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +85,13 @@ def read(path: Path) -> RiskData:
         RiskDataInvalid: Names what was expected.
         OSError: It cannot be opened.
     """
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, content: bytes) -> RiskData:
+    """Check the content of a risk-data file; raises `RiskDataInvalid`."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             version = int(file["format_version"])
             if version != FORMAT_VERSION:
                 raise RiskDataInvalid(path, f"expected format {FORMAT_VERSION}, found {version}")
@@ -95,7 +102,7 @@ def read(path: Path) -> RiskData:
                 np.ascontiguousarray(file["scenarios"], np.float64),
                 np.ascontiguousarray(file["regimes"], np.int8),
             )
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except (KeyError, ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RiskDataInvalid(path, f"cannot be read ({error})") from error
     _require_valid(path, data)
     return data

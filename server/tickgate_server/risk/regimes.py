@@ -1,6 +1,10 @@
 """Market regimes by number, as the engine reads them and the contract names them (`tickgate.v1.Regime`)."""
 
 from enum import IntEnum
+from typing import Literal
+
+RegimeName = Literal["normal", "trending", "risk_off", "high_volatility", "unknown"]
+"""As manifests and limits name them."""
 
 
 class Regime(IntEnum):

@@ -1,6 +1,6 @@
 """From a request's message to its answer's: what every transport of the data listener does between read and write."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from time import perf_counter_ns
 from typing import TypeAlias
@@ -46,10 +46,21 @@ class Pending:
         result: What to fill once it is settled, for an item of a stream message.
         answer: What to send once it is settled, for a request by itself.
         sequence: In the journal, of an answer that is OK; 0 otherwise.
+        reserved: As `Answers.reserved`, of its answer.
         on_settled: Called when the answer is there.
     """
 
-    __slots__ = ("answer", "decision", "on_settled", "request", "request_id", "result", "run", "sequence")
+    __slots__ = (
+        "answer",
+        "decision",
+        "on_settled",
+        "request",
+        "request_id",
+        "reserved",
+        "result",
+        "run",
+        "sequence",
+    )
 
     def __init__(self, request: Request, decision: Decision, request_id: str) -> None:
         self.request = request
@@ -59,6 +70,7 @@ class Pending:
         self.result: pb.PredictStreamResult | None = None
         self.answer: bytes | Status = b""
         self.sequence = 0
+        self.reserved: tuple[int, ...] = ()
         self.on_settled: Callable[[], None] = lambda: None
 
 
@@ -67,6 +79,9 @@ class Answers:
 
     Each request that arrives here is journaled once, with what became of it, before its answer leaves. An answer that
     is found late after that leaves as DEADLINE_EXCEEDED, and the journal is told so.
+
+    Attributes:
+        reserved: Order ids that the answer returned last approves; should it not leave, tell `not_sent` of them.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -78,6 +93,7 @@ class Answers:
         self._pending: set[Pending] = set()  # as many as the models' queues hold
         self._abandoned = False
         self._lanes = lanes_of(engine)
+        self.reserved: tuple[int, ...] = ()
 
     @property
     def waiting(self) -> bool:
@@ -98,7 +114,9 @@ class Answers:
         for lane in self._lanes:
             fast = lane.predict(data, arrival_ns, deadline_ns)
             if fast is not None:
+                self.reserved = lane.reserved
                 return fast
+        self.reserved = ()
         try:
             message = pb.PredictRequest.FromString(data)
         except DecodeError as error:
@@ -121,6 +139,7 @@ class Answers:
         for lane in self._lanes:
             fast = lane.predict_one(data, arrival_ns, deadline_ns)
             if fast is not None:
+                self.reserved = lane.reserved
                 return fast
         return self._stream_message(data, arrival_ns, deadline_ns)
 
@@ -138,24 +157,38 @@ class Answers:
         answers = pb.PredictStreamResponse()
         sequences: list[int] = []
         least_budget_ns = _NEVER_NS
-        for index, request in enumerate(message.requests):
-            if index and index % TURN_ITEMS == 0:
-                yield None
-            result = answers.results.add(request_id=request.request_id)
-            answer = self._answer(request, arrival_ns, deadline_ns)
-            if isinstance(answer, Pending):
-                answer.result = result
-                yield answer
-                sequences.append(answer.sequence)
-                least_budget_ns = min(least_budget_ns, answer.decision.budget_ns)
-            else:
-                _put(answer, result)
-                sequences.append(self._sequence)
-                least_budget_ns = min(least_budget_ns, self._decision.budget_ns)
+        try:
+            for index, request in enumerate(message.requests):
+                if index and index % TURN_ITEMS == 0:
+                    yield None
+                result = answers.results.add(request_id=request.request_id)
+                answer = self._answer(request, arrival_ns, deadline_ns)
+                if isinstance(answer, Pending):
+                    answer.result = result
+                    yield answer
+                    sequences.append(answer.sequence)
+                    least_budget_ns = min(least_budget_ns, answer.decision.budget_ns)
+                else:
+                    _put(answer, result)
+                    sequences.append(self._sequence)
+                    least_budget_ns = min(least_budget_ns, self._decision.budget_ns)
+        except GeneratorExit:  # the caller went away: none of it leaves
+            self.not_sent(_approved(answers))
+            raise
         spent_ns = perf_counter_ns() - arrival_ns
         if spent_ns >= least_budget_ns:
             self._drop_late(answers, sequences, spent_ns)
+        self.reserved = tuple(_approved(answers))
         return answers.SerializeToString()
+
+    def not_sent(self, order_ids: Sequence[int]) -> None:
+        """The caller went away before an answer that approved these orders had left: their reservations end."""
+        if not order_ids:
+            return
+        try:
+            self._engine.unsent(list(order_ids), CANCELLED.number)
+        except JournalError as error:
+            status_of(error)  # says so in the log; the reservations end in time
 
     # -- requests whose model has a thread of its own --------------------------------------------------------------
 
@@ -228,6 +261,7 @@ class Answers:
             pending.answer = answer
         else:
             pending.answer = self._in_time(answer, pending.request.arrival_ns, pending.decision.budget_ns)
+            pending.reserved = self.reserved if isinstance(pending.answer, bytes) else ()
         pending.on_settled()
 
     # -- one request -----------------------------------------------------------------------------------------------
@@ -262,6 +296,7 @@ class Answers:
         except JournalError as error:  # what cannot be journaled is not answered
             self._sequence = 0
             return status_of(error)
+        self.reserved = (decision.order_id,) if decision.order_id and not decision.repeated else ()
         return response
 
     def _in_time(self, response: pb.PredictResponse, arrival_ns: int, budget_ns: int) -> bytes | Status:
@@ -281,6 +316,7 @@ class Answers:
 
     def _late(self, sequences: list[int], budget_ns: int, spent_ns: int) -> Status:
         """The status of answers that are in the journal as OK and must not leave so."""
+        self.reserved = ()
         status = status_of(BudgetSpent("sending", budget_ns, spent_ns))
         try:
             self._engine.unsent(sequences, status.number)
@@ -291,6 +327,7 @@ class Answers:
     def _unreadable(self, error: FieldInvalid) -> Status:
         """The status of a message in which no request was found."""
         self._request.input = 0
+        self._request.request_id = b""
         self._request.model = self._request.symbol = ""
         self._request.budget_ns = 0
         self._decision.stage = 0
@@ -304,6 +341,12 @@ class Answers:
         except JournalError as unwritten:
             return status_of(unwritten)
         return status
+
+
+def _approved(answers: pb.PredictStreamResponse) -> list[int]:
+    """Order ids that a message approves."""
+    signals = [result.response.signal for result in answers.results if not result.response.repeated]
+    return [signal.order_id for signal in signals if signal.order_id]
 
 
 def _put(answer: pb.PredictResponse | Status, result: pb.PredictStreamResult) -> None:

@@ -8,7 +8,7 @@ from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.errors import FieldInvalid
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
-from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.checks import CHECKS
 from tickgate_server.ticks.market import QUOTE, TRADE
 
 REQUEST_ID_BYTES = 36
@@ -23,11 +23,13 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
     Raises:
         FieldInvalid: `request_id` is too long.
     """
+    request.request_id = b""
     request.input = 0  # what of the request before is left does not count
     request.symbol = ""
     request.model = message.model
     if len(message.request_id) > REQUEST_ID_BYTES // 4 and len(message.request_id.encode()) > REQUEST_ID_BYTES:
         raise FieldInvalid("request_id", f"up to {REQUEST_ID_BYTES} bytes of UTF-8", message.request_id)
+    request.request_id = message.request_id.encode()
     given = message.WhichOneof("input")
     if given == "tick":
         tick = message.tick
@@ -65,12 +67,13 @@ def decode(message: pb.PredictRequest, request: Request) -> None:
 class ResponseForm:
     """One response message, filled again for each decision: building its parts anew costs four times as much.
 
-    A form holds the checks of a judged decision; a decision that never reached the gate has a form without.
+    A form holds prediction and checks of a judged decision; one that never reached the gate has a form without, and an
+    answer given again has its prediction alone.
     """
 
     __slots__ = ("_checks", "_features", "_prediction", "_signal", "_timing", "message")
 
-    def __init__(self, model: LoadedModel | None, *, judged: bool) -> None:
+    def __init__(self, model: LoadedModel | None, *, judged: bool, scored: bool) -> None:
         message = pb.PredictResponse()
         self.message = message
         self._signal = message.signal
@@ -83,12 +86,13 @@ class ResponseForm:
             message.model.schema_id = model.schema_id
         self._prediction: pb.Prediction | None = None
         self._checks: list[pb.RiskCheck] = []
-        if judged and model is not None:
+        if scored and model is not None:
             self._prediction = message.prediction
             self._prediction.decision_threshold = model.threshold
             self._timing.engine = (
                 pb.INFERENCE_ENGINE_ONNXRUNTIME if model.not_compiled else pb.INFERENCE_ENGINE_COMPILED_FOREST
             )
+        if judged:
             self._checks = [self._signal.checks.add(reason=check.reason, at_least=check.at_least) for check in CHECKS]
 
     def fill(self, decision: Decision, request_id: str) -> pb.PredictResponse:
@@ -104,16 +108,24 @@ class ResponseForm:
         signal.valid_for_us = decision.valid_for_us
         signal.approved = decision.size > 0.0
         signal.target_position = decision.target
+        signal.order_id = decision.order_id
+        signal.reducing = decision.reducing
+        signal.remaining_size = decision.remaining
+        signal.regime = decision.regime  # type: ignore[assignment]  # an int of the same numbers
+        signal.trading_state = decision.trading_state  # type: ignore[assignment]  # an int of the same numbers
+        message.repeated = decision.sent_ns > 0
         prediction = self._prediction
         if prediction is not None:
             prediction.value = decision.value
             prediction.confidence = decision.confidence
             values, limits, passes = decision.check_values, decision.check_limits, decision.check_passes
+            waived = decision.check_waived
             index = 0
             for check in self._checks:
                 check.value = values[index]
                 check.limit = limits[index]
                 check.passed = passes[index] == 1.0
+                check.waived = waived[index] == 1.0
                 index += 1  # noqa: SIM113 - cheaper than enumerate and zip
         features = self._features
         features.trades_in_window = decision.trades_in_window
@@ -126,22 +138,25 @@ class ResponseForm:
         timing.risk_ns = decision.risk_ns
         timing.total_ns = decision.total_ns
         timing.budget_ns = decision.budget_ns
-        timing.server_send_ts_ns = time.time_ns()
+        timing.server_send_ts_ns = decision.sent_ns or time.time_ns()
         return message
 
 
 class Encoder:
-    """From decisions to responses, with two forms for each loaded model."""
+    """From decisions to responses, with three forms for each loaded model."""
 
-    __slots__ = ("_held", "_judged")
+    __slots__ = ("_again", "_held", "_judged")
 
     def __init__(self, models: Iterable[LoadedModel]) -> None:
-        self._judged = {model: ResponseForm(model, judged=True) for model in models}
-        self._held = {model: ResponseForm(model, judged=False) for model in self._judged}
+        self._judged = {model: ResponseForm(model, judged=True, scored=True) for model in models}
+        self._held = {model: ResponseForm(model, judged=False, scored=False) for model in self._judged}
+        self._again = {model: ResponseForm(model, judged=False, scored=True) for model in self._judged}
 
     def encode(self, decision: Decision, request_id: str) -> pb.PredictResponse:
         """The response; the next call for the same model fills the same message again."""
         forms = self._judged if decision.judged else self._held
+        if decision.repeated and decision.scored:
+            forms = self._again
         return forms[cast("LoadedModel", decision.model)].fill(decision, request_id)
 
 

@@ -1,20 +1,18 @@
-"""gRPC server reflection for both transports.
+"""gRPC server reflection for every transport.
 
 protobuf's pool finds services and not their methods; ghz asks for the method, as the protocol allows.
 """
 
-from typing import Any
+from typing import Any, cast
 
-import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection
+from google.protobuf.message import Message
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME
-from tickgate_server.rpc.topology import TOPOLOGY_NAME
+from tickgate_server.rpc.methods import StreamMethod, handler
 
 REFLECTION_NAME: str = reflection.SERVICE_NAME
-NAMES = (SERVICE_NAME, TOPOLOGY_NAME, HEALTH_NAME, REFLECTION_NAME)
 
 
 class MethodPool:
@@ -39,13 +37,19 @@ class MethodPool:
             return service.file
 
 
-def enable(server: grpc.aio.Server) -> None:
-    """Add reflection to grpcio's own server."""
-    pool: Any = MethodPool()
-    reflection.enable_server_reflection(NAMES, server, pool=pool)
+def method(*services: str) -> StreamMethod:
+    """Reflection of so many services, and of itself.
 
-
-def servicer() -> reflection.ReflectionServicer:
-    """The servicer of grpcio-reflection over every service of the data listener."""
+    Args:
+        services: Full names.
+    """
     pool: Any = MethodPool()
-    return reflection.ReflectionServicer(NAMES, pool=pool)
+    servicer: Any = reflection.ReflectionServicer((*services, REFLECTION_NAME), pool=pool)
+
+    def answer(request: reflection_pb2.ServerReflectionRequest) -> Message:
+        (found,) = servicer.ServerReflectionInfo(iter((request,)), None)
+        return cast("Message", found)
+
+    return StreamMethod(
+        f"/{REFLECTION_NAME}/ServerReflectionInfo", handler(reflection_pb2.ServerReflectionRequest, answer)
+    )

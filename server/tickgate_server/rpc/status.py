@@ -9,6 +9,8 @@ import structlog
 from tickgate_server.errors import BudgetSpent, FieldInvalid, SymbolElsewhere
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.errors import ModelBusy, ModelNotFound, ModelNotLoaded
+from tickgate_server.risk.limits import LimitsFileInvalid
+from tickgate_server.risk.reports import FillReused, OrderUnknown, TableFull
 
 _LOG = structlog.get_logger()
 
@@ -20,6 +22,10 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     SymbolElsewhere: grpc.StatusCode.FAILED_PRECONDITION,
     ModelBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
+    LimitsFileInvalid: grpc.StatusCode.FAILED_PRECONDITION,
+    OrderUnknown: grpc.StatusCode.NOT_FOUND,
+    FillReused: grpc.StatusCode.ALREADY_EXISTS,
+    TableFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 

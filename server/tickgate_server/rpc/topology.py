@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import grpc
-from google.protobuf.message import DecodeError
+from itertools import zip_longest
 
 from tickgate.v1 import topology_pb2 as pb
-from tickgate_server.rpc.status import Status
+from tickgate_server.rpc.methods import UnaryMethod, handler
 
 TOPOLOGY_NAME: str = pb.DESCRIPTOR.services_by_name["TopologyService"].full_name
 
@@ -23,35 +21,38 @@ class Topology:
         epoch: Names this topology.
         addresses: What channels are made to, by worker; see `Worker.address` in the contract.
         answering: Index of the worker that this process is.
+        service_addresses: The same of the service listeners; none where there are none.
     """
 
     epoch: str
     addresses: Sequence[str]
     answering: int
+    service_addresses: Sequence[str] = ()
 
-    def answer(self, data: bytes) -> bytes | Status:
-        """The answer to `GetTopology`, serialized; INVALID_ARGUMENT for bytes that are no request."""
-        try:
-            pb.GetTopologyRequest.FromString(data)
-        except DecodeError as error:
-            return Status(grpc.StatusCode.INVALID_ARGUMENT, f"request: {error}")
+    def method(self) -> UnaryMethod:
+        """`GetTopology`."""
         response = pb.GetTopologyResponse(
-            workers=[pb.Worker(index=index, address=address) for index, address in enumerate(self.addresses)],
+            workers=[
+                pb.Worker(index=index, address=address, service_address=service)
+                for index, (address, service) in enumerate(
+                    zip_longest(self.addresses, self.service_addresses, fillvalue="")
+                )
+            ],
             symbol_hash=pb.SYMBOL_HASH_FNV1A64_JUMP,
             epoch=self.epoch,
             answering_index=self.answering,
         )
-        return bytes(response.SerializeToString())
+        return UnaryMethod(f"/{TOPOLOGY_NAME}/GetTopology", handler(pb.GetTopologyRequest, lambda _: response))
 
 
 def reachable(address: str, advertise_host: str) -> str:
     """The address of a listener as callers are told it.
 
     Args:
-        address: As it was bound: `host:port` or `unix:/path`.
+        address: As it was bound: `host:port` or `unix:/path`; empty for a listener that there is not.
         advertise_host: What callers reach the server by; empty: the host it listens on.
     """
-    if address.startswith("unix:"):
+    if not address or address.startswith("unix:"):
         return address
     host, _, port = address.rpartition(":")
     if advertise_host:

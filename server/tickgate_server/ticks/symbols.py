@@ -1,5 +1,7 @@
 """Symbols to rows of the state arrays: one dict look-up a request."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tickgate.symbol_hash import worker_of
@@ -23,6 +25,7 @@ class SymbolTable:
         universe: As given.
         index: The same rows, for kernels.
         contracts: float64 [capacity, TERMS]; tick size, lot, minimum size and multiplier by row.
+        on_row: Called with row and instrument after a symbol got its row.
     """
 
     def __init__(self, universe: Universe, capacity: int, worker: int = 0, workers: int = 1) -> None:
@@ -36,12 +39,18 @@ class SymbolTable:
         self._rows: dict[str, int] = {}
         self.index = SymbolIndex(capacity)
         self._candidate: Instrument | None = None
+        self.on_row: Callable[[int, Instrument], None] = lambda row, instrument: None  # noqa: ARG005 - nobody asked
         self.contracts = np.full((capacity, TERMS), np.nan)
         for instrument in own:
             self._set(len(self._rows), instrument)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def names(self) -> list[str]:
+        """The symbols by row."""
+        return list(self._rows)
 
     def row(self, symbol: str) -> int:
         """The symbol's row, or `UNKNOWN`."""
@@ -91,3 +100,4 @@ class SymbolTable:
             instrument.minimum_size,
             instrument.multiplier,
         )
+        self.on_row(row, instrument)

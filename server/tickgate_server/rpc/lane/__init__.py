@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickgate.v1 import signal_pb2 as pb
+from tickgate_server.arrays import ArrayTable
 from tickgate_server.engine import Engine
 from tickgate_server.models.forest import CompiledForest
 from tickgate_server.models.loading import LoadedModel
@@ -26,16 +27,17 @@ from tickgate_server.rpc.lane.facts import (
     HORIZON,
     LATENCY_BUDGET_NS,
     MODEL_INDEX,
+    MODEL_NUMBER,
     REPLAY,
     SETTINGS,
+    SLOT,
     STALE_LIMIT_NS,
-    VALID_FOR_US,
 )
 from tickgate_server.rpc.lane.kernel import GENERAL, LATE, answer
 from tickgate_server.rpc.status import Status
 from tickgate_server.rpc.wire import ID_AT, ID_LENGTH, NUMBERS, SPANS
 
-OUT_BYTES = 1024
+OUT_BYTES = 2048
 _REFERENCE_BYTES = 76
 _LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "budget spent before sending")
 _NO_WORDS = np.zeros(0, np.uint64)
@@ -43,13 +45,19 @@ _REQUESTS_TAG = 1 << 3 | 2
 
 
 class FastLane:
-    """The fast lane of one engine to one of its models; one thread at a time, the engine's."""
+    """The fast lane of one engine to one of its models; one thread at a time, the engine's.
 
-    __slots__ = ("_arrays", "_engine", "_facts", "_journal", "_out", "_spans", "_state")
+    Attributes:
+        reserved: As `Answers.reserved`, of the answer given last.
+    """
+
+    __slots__ = ("_desk", "_engine", "_facts", "_journal", "_out", "_spans", "_state", "_table", "reserved")
 
     def __init__(self, engine: Engine, model: LoadedModel, forest: CompiledForest) -> None:
         self._engine = engine
         self._journal = engine.journal
+        self._desk = engine.desk
+        self.reserved: tuple[int, ...] = ()
         self._facts = np.zeros(FACTS, np.int64)
         parts = engine.parts
         bits = np.zeros(NUMBERS, np.uint64)
@@ -60,7 +68,7 @@ class FastLane:
         settings[HORIZON] = model.horizon_trades
         settings[LATENCY_BUDGET_NS] = model.latency_budget_ns
         settings[MODEL_INDEX] = -1 if self._journal is None else self._journal.add_model(model)
-        settings[VALID_FOR_US] = parts.gate.limits.valid_for_us
+        settings[MODEL_NUMBER] = engine.number_of(model)
         settings[GAP_NS] = model.features.session_gap_ns
         references = [reference.encode() for reference in engine.registry.references_of(model)]
         table = np.zeros((len(references), _REFERENCE_BYTES), np.uint8)
@@ -69,11 +77,10 @@ class FastLane:
         field = pb.PredictResponse(
             model=pb.ModelVersion(name=model.name, version=model.version, schema_id=model.schema_id)
         ).SerializeToString()
-        threshold = max(model.threshold, parts.gate.limits.confidence_threshold)
         store, state, index = parts.store, parts.market, engine.symbols.index
         self._out = np.zeros(OUT_BYTES, np.uint8)
         self._spans = np.zeros(SPANS, np.int64)
-        self._arrays: tuple[NDArray[Any], ...] = (
+        arrays: tuple[NDArray[Any], ...] = (
             self._spans,
             bits,
             bits.view(np.float64),
@@ -81,7 +88,7 @@ class FastLane:
             np.zeros(2, np.int64),
             self._out,
             settings,
-            np.array([model.threshold, threshold]),
+            np.array([model.threshold]),
             table,
             np.array([len(reference) for reference in references], np.int64),
             np.frombuffer(field, np.uint8).copy(),
@@ -103,17 +110,13 @@ class FastLane:
             forest.keys,
             forest.program,
             forest.registers,
-            parts.positions,
-            engine.symbols.contracts,
-            parts.gate.policy,
-            parts.gate.bounds,
-            parts.gate.out,
+            parts.desk.book.table,
+            parts.desk.ids.table,
         )
-        self._state = np.zeros((len(self._arrays), 3), np.int64)
-        for row, array in enumerate(self._arrays):
-            if not array.flags.c_contiguous:
-                raise ValueError(f"array {row} of the lane is not contiguous")
-            self._state[row, : 1 + array.ndim] = (array.ctypes.data, *array.shape)
+        self._table = ArrayTable(len(arrays))
+        for number, array in enumerate(arrays):
+            self._table.put(number, array)
+        self._state = self._table.table
 
     def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status | None:
         """As `Answers.predict`; None where the request is the general path's, and nothing has changed."""
@@ -141,22 +144,29 @@ class FastLane:
 
     def _answer(self, data: bytes, arrival_ns: int, deadline_ns: int, framed: int) -> bytes | Status | None:
         journal = self._journal
-        sequence = 0
         if journal is None:
-            begin = answer(data, arrival_ns, deadline_ns, framed, _NO_WORDS, -1, 0, self._state)
+            sequence = self._desk.next_order_id()
+            begin = answer(data, arrival_ns, deadline_ns, framed, _NO_WORDS, -1, sequence, self._state)
             if begin == GENERAL:
                 return None
+            self._desk.expect(sequence + 1)
         else:
             words, at, sequence = journal.place()
             begin = answer(data, arrival_ns, deadline_ns, framed, words, at, sequence, self._state)
             if begin == GENERAL:
                 return None
             journal.placed()
+        self.reserved = ()
         if begin == LATE:
             return _LATE
+        slot = self._facts[SLOT]
+        if slot >= 0:
+            self._desk.took_slot(int(slot), sequence)
+            self.reserved = (sequence,)
         answer_bytes = self._out[begin:].tobytes()
         if perf_counter_ns() - arrival_ns >= self._facts[BUDGET_NS]:  # the thread was held up since
-            self._engine.unsent([] if journal is None else [sequence], _LATE.number)
+            self._engine.unsent([sequence], _LATE.number)
+            self.reserved = ()
             return _LATE
         return answer_bytes
 

@@ -1,10 +1,10 @@
 """What the parts of the fast lane's kernel hand each other, and the enums' numbers that they write."""
 
-from tickgate_server.risk.gate import CHECKS
+from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.reasons import Action, Reason
 
 # Columns of a lane's `settings`, int64.
-FUTURE_LIMIT_NS, STALE_LIMIT_NS, REPLAY, HORIZON, LATENCY_BUDGET_NS, MODEL_INDEX, VALID_FOR_US, GAP_NS = range(8)
+FUTURE_LIMIT_NS, STALE_LIMIT_NS, REPLAY, HORIZON, LATENCY_BUDGET_NS, MODEL_INDEX, MODEL_NUMBER, GAP_NS = range(8)
 SETTINGS = 8
 
 # What `answer` and its parts hand each other, int64 [FACTS]; the five times in the order of the record's.
@@ -27,8 +27,11 @@ SETTINGS = 8
     APPLIED,
     CLOCK,
     STATUS,
-) = range(18)
-FACTS = 18
+    ORDER_ID,
+    SLOT,  # of a reservation that was made; -1: none was
+    TRADING_STATE,
+) = range(21)
+FACTS = 21
 
 CHECK_COUNT = len(CHECKS)
 HOLD, BUY, SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)

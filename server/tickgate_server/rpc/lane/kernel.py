@@ -3,15 +3,31 @@
 from typing import Any
 
 import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]  # not in its __all__
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import types
 from numpy.typing import NDArray
 
+from tickgate_server.arrays import (
+    byte_rows,
+    flags,
+    float_rows,
+    floats,
+    integer_rows,
+    integers,
+    octets,
+    single_rows,
+    word_rows,
+)
+from tickgate_server.arrays import words as words_of
 from tickgate_server.features.micro10 import push
 from tickgate_server.kernels import kernel
 from tickgate_server.models.forest import score
+from tickgate_server.records import TICK
+from tickgate_server.risk.book import BOUNDS, NOW_NS, OUT, POLICY, STATE, TRADING
+from tickgate_server.risk.book import VALID_FOR as POLICY_VALID_FOR
+from tickgate_server.risk.checks import CONFIDENCE
 from tickgate_server.risk.gate import ORDER, judge
+from tickgate_server.risk.portfolio import advance, mark, reserve
+from tickgate_server.risk.request_ids import find_id, payload_hash
 from tickgate_server.rpc.lane.facts import (
     ACTION,
     APPLIED,
@@ -30,7 +46,9 @@ from tickgate_server.rpc.lane.facts import (
     INVALID_OUTPUT,
     LATENCY_BUDGET_NS,
     MODEL_INDEX,
+    MODEL_NUMBER,
     NOT_READY,
+    ORDER_ID,
     READY,
     REASON,
     REPLAY,
@@ -38,15 +56,16 @@ from tickgate_server.rpc.lane.facts import (
     SCORED,
     SELL,
     SEND_TS_NS,
+    SLOT,
     STALE_LIMIT_NS,
     STATUS,
     TOTAL_NS,
     TRADES,
+    TRADING_STATE,
     VALID_FOR,
-    VALID_FOR_US,
     WAITING_NS,
 )
-from tickgate_server.rpc.lane.record import write_record
+from tickgate_server.rpc.lane.record import keep_answer, write_record
 from tickgate_server.rpc.lane.response import write_response
 from tickgate_server.rpc.wire import (
     ASK,
@@ -56,6 +75,7 @@ from tickgate_server.rpc.wire import (
     BUDGET_US,
     DATA,
     EXCHANGE_TS_NS,
+    ID_AT,
     ID_LENGTH,
     KIND,
     MODEL_AT,
@@ -80,6 +100,7 @@ GENERAL, LATE = -1, -2
 
 _REQUEST_ID_BYTES = 36
 _DEADLINE_EXCEEDED = 4
+_TICK = TICK
 _REALTIME, _MONOTONIC = 0, 1
 
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.CPointer(types.int64)))
@@ -103,19 +124,6 @@ def tick_in_range(kind: int, numbers: NDArray[np.float64]) -> bool:
         and 0.0 <= numbers[BID_SIZE] < np.inf
         and 0.0 <= numbers[ASK_SIZE] < np.inf
     )
-
-
-def _address_as_pointer(context: Any, address: Any) -> Any:
-    """An address as a pointer."""
-    del context
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), generate
-
-
-_void_pointer: Any = intrinsic(_address_as_pointer)
 
 
 @kernel(
@@ -149,48 +157,47 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         framed: As `write_response`.
         words: The journal's segment.
         at: Where the record goes in it; below 0: there is no journal.
-        sequence: Of the record.
-        state: int64 [arrays, 3]: address, rows and columns of each; to hand over the arrays themselves takes 5 us.
+        sequence: Of the record, and so of an order that is approved.
+        state: Of the lane's arrays, see `arrays`: to hand over the arrays themselves takes 5 us.
 
     Returns:
         Where the answer begins in `out`; GENERAL: nothing has changed, the general path is to take the request; LATE:
         the budget was spent on the way, which is journaled as such.
     """
     # In the order of `FastLane.__init__`.
-    spans = carray(_void_pointer(state[0, 0]), (state[0, 1],), np.int64)
-    bits = carray(_void_pointer(state[1, 0]), (state[1, 1],), np.uint64)
-    numbers = carray(_void_pointer(state[2, 0]), (state[2, 1],), np.float64)
-    facts = carray(_void_pointer(state[3, 0]), (state[3, 1],), np.int64)
-    timespec = carray(_void_pointer(state[4, 0]), (state[4, 1],), np.int64)
-    out = carray(_void_pointer(state[5, 0]), (state[5, 1],), np.uint8)
-    settings = carray(_void_pointer(state[6, 0]), (state[6, 1],), np.int64)
-    thresholds = carray(_void_pointer(state[7, 0]), (state[7, 1],), np.float64)
-    references = carray(_void_pointer(state[8, 0]), (state[8, 1], state[8, 2]), np.uint8)
-    reference_lengths = carray(_void_pointer(state[9, 0]), (state[9, 1],), np.int64)
-    model_field = carray(_void_pointer(state[10, 0]), (state[10, 1],), np.uint8)
-    slots = carray(_void_pointer(state[11, 0]), (state[11, 1],), np.int64)
-    names = carray(_void_pointer(state[12, 0]), (state[12, 1], state[12, 2]), np.uint8)
-    lengths = carray(_void_pointer(state[13, 0]), (state[13, 1],), np.int64)
-    quotes_trades = carray(_void_pointer(state[14, 0]), (state[14, 1], state[14, 2]), np.float64)
-    volatilities = carray(_void_pointer(state[15, 0]), (state[15, 1], state[15, 2]), np.float64)
-    stamps = carray(_void_pointer(state[16, 0]), (state[16, 1], state[16, 2]), np.int64)
-    sequences = carray(_void_pointer(state[17, 0]), (state[17, 1], state[17, 2]), np.uint64)
-    prices = carray(_void_pointer(state[18, 0]), (state[18, 1], state[18, 2]), np.float64)
-    sizes = carray(_void_pointer(state[19, 0]), (state[19, 1], state[19, 2]), np.float64)
-    ring_stamps = carray(_void_pointer(state[20, 0]), (state[20, 1], state[20, 2]), np.int64)
-    counts = carray(_void_pointer(state[21, 0]), (state[21, 1],), np.int64)
-    vectors = carray(_void_pointer(state[22, 0]), (state[22, 1], state[22, 2]), np.float32)
-    ready = carray(_void_pointer(state[23, 0]), (state[23, 1],), np.bool_)
-    nodes = carray(_void_pointer(state[24, 0]), (state[24, 1],), np.int64)
-    roots = carray(_void_pointer(state[25, 0]), (state[25, 1],), np.uint64)
-    keys = carray(_void_pointer(state[26, 0]), (state[26, 1],), np.int64)
-    program = carray(_void_pointer(state[27, 0]), (state[27, 1], state[27, 2]), np.int64)
-    registers = carray(_void_pointer(state[28, 0]), (state[28, 1],), np.float64)
-    positions = carray(_void_pointer(state[29, 0]), (state[29, 1],), np.float64)
-    contracts = carray(_void_pointer(state[30, 0]), (state[30, 1], state[30, 2]), np.float64)
-    policy = carray(_void_pointer(state[31, 0]), (state[31, 1],), np.float64)
-    limits = carray(_void_pointer(state[32, 0]), (state[32, 1],), np.float64)
-    measured = carray(_void_pointer(state[33, 0]), (state[33, 1],), np.float64)
+    spans = integers(state, 0)
+    bits = words_of(state, 1)
+    numbers = floats(state, 2)
+    facts = integers(state, 3)
+    timespec = integers(state, 4)
+    out = octets(state, 5)
+    settings = integers(state, 6)
+    thresholds = floats(state, 7)
+    references = byte_rows(state, 8)
+    reference_lengths = integers(state, 9)
+    model_field = octets(state, 10)
+    slots = integers(state, 11)
+    names = byte_rows(state, 12)
+    lengths = integers(state, 13)
+    quotes_trades = float_rows(state, 14)
+    volatilities = float_rows(state, 15)
+    stamps = integer_rows(state, 16)
+    sequences = word_rows(state, 17)
+    prices = float_rows(state, 18)
+    sizes = float_rows(state, 19)
+    ring_stamps = integer_rows(state, 20)
+    counts = integers(state, 21)
+    vectors = single_rows(state, 22)
+    ready = flags(state, 23)
+    nodes = integers(state, 24)
+    roots = words_of(state, 25)
+    keys = integers(state, 26)
+    program = integer_rows(state, 27)
+    registers = floats(state, 28)
+    book = integer_rows(state, 29)
+    ids = integer_rows(state, 30)
+    measured = floats(book, OUT)
+    desk = integers(book, STATE)
     start_ns = clock_ns(_MONOTONIC, timespec)
     for k in range(NUMBERS):
         bits[k] = 0
@@ -226,9 +233,11 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     row = find_row(data, spans[SYMBOL_AT], spans[SYMBOL_LENGTH], slots, names, lengths)
     if row < 0:
         return GENERAL
+    if spans[ID_LENGTH] > 0 and find_id(ids, data, spans[ID_AT], spans[ID_LENGTH]) >= 0:
+        return GENERAL
     now_ns = np.int64(0)
     if settings[REPLAY] == 0:
-        now_ns = clock_ns(_REALTIME, timespec)
+        now_ns = max(clock_ns(_REALTIME, timespec), desk[NOW_NS])
     verdict = apply(
         quotes_trades, volatilities, stamps, sequences, row, spans[KIND], spans[EXCHANGE_TS_NS],
         np.uint64(spans[SEQUENCE]), numbers[PRICE], numbers[SIZE], numbers[BID], numbers[ASK], numbers[BID_SIZE],
@@ -237,7 +246,12 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     if verdict != ACCEPTED_NEW and verdict != ACCEPTED_AGAIN:  # noqa: PLR1714 - numba takes no set of ints here
         return GENERAL  # a rejected tick changed nothing
     # From here on the request is ours to finish.
+    if now_ns:
+        advance(book, now_ns)
+    elif verdict == ACCEPTED_NEW:
+        advance(book, spans[EXCHANGE_TS_NS])
     if verdict == ACCEPTED_NEW and spans[KIND] & TRADE:
+        mark(book, row, numbers[PRICE])
         ready[row] = push(
             prices, sizes, ring_stamps, counts, row, settings[GAP_NS], spans[EXCHANGE_TS_NS], numbers[PRICE],
             numbers[SIZE], vectors[row],
@@ -253,27 +267,43 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     facts[INFERENCE_NS] = facts[RISK_NS] = facts[SCORED] = facts[VALID_FOR] = facts[STATUS] = 0
     facts[ACTION] = HOLD
     facts[REASON] = NOT_READY
+    facts[ORDER_ID] = 0
+    facts[SLOT] = -1
+    facts[TRADING_STATE] = desk[TRADING]
     features_end_ns = clock_ns(_MONOTONIC, timespec)
     facts[FEATURES_NS] = features_end_ns - start_ns
     if ready[row]:
         probability_up = score(vectors[row], nodes, roots, keys, program, registers)
         inference_end_ns = clock_ns(_MONOTONIC, timespec)
         facts[INFERENCE_NS] = inference_end_ns - features_end_ns
+        threshold = max(thresholds[0], floats(book, BOUNDS)[CONFIDENCE])
         reason = judge(
-            probability_up, quotes_trades[row, market.PRICE], row, settings[HORIZON], thresholds[1], positions[row],
-            quotes_trades, contracts, policy, limits, measured,
+            probability_up, quotes_trades[row, market.PRICE], row, settings[HORIZON], threshold,
+            settings[MODEL_NUMBER], book,
         )  # fmt: skip
         facts[REASON] = reason
         facts[SCORED] = 0 if reason == INVALID_OUTPUT else 1
         if reason == APPROVED:
             facts[ACTION] = BUY if measured[ORDER] > 0.0 else SELL
-            facts[VALID_FOR] = settings[VALID_FOR_US]
+            facts[VALID_FOR] = np.int64(floats(book, POLICY)[POLICY_VALID_FOR])
+            facts[ORDER_ID] = sequence
         facts[RISK_NS] = clock_ns(_MONOTONIC, timespec) - inference_end_ns
     facts[TOTAL_NS] = clock_ns(_MONOTONIC, timespec) - arrival_ns
     facts[SEND_TS_NS] = clock_ns(_REALTIME, timespec)
     begin = write_response(out, data, spans, model_field, facts, measured, thresholds[0], framed)
     if clock_ns(_MONOTONIC, timespec) - arrival_ns >= budget_ns:
         facts[STATUS] = _DEADLINE_EXCEEDED
+    elif facts[REASON] == APPROVED:
+        facts[SLOT] = reserve(book, row, measured[ORDER], facts[VALID_FOR], sequence)
+    if facts[STATUS] == 0 and spans[ID_LENGTH] > 0:
+        payload = payload_hash(
+            _TICK, spans[KIND], spans[EXCHANGE_TS_NS], np.uint64(spans[SEQUENCE]), bits, 0.0, vectors[row, :0], data,
+            spans[SYMBOL_AT], spans[SYMBOL_LENGTH], spans[MODEL_AT], spans[MODEL_LENGTH],
+        )  # fmt: skip
+        keep_answer(
+            ids, data, spans, facts, measured, payload, sequence, settings[MODEL_NUMBER], desk[NOW_NS],
+            np.int64(floats(book, POLICY)[POLICY_VALID_FOR]),
+        )  # fmt: skip
     if at >= 0:
         write_record(words, at, sequence, data, spans, bits, facts, measured, vectors[row], settings[MODEL_INDEX])
     return LATE if facts[STATUS] else begin

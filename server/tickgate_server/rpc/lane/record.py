@@ -4,12 +4,24 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from tickgate_server.arrays import TABLE, float_rows, integer_rows
 from tickgate_server.features.micro10 import WIDTH
 from tickgate_server.journal.checksum import seal
 from tickgate_server.journal.layout import DECISION, RecordKind
 from tickgate_server.kernels import kernel
 from tickgate_server.records import TICK, Stage
-from tickgate_server.risk.gate import CONFIDENT, EDGE, LIMIT_PRICE, ORDER, TARGET, VALUES
+from tickgate_server.risk import request_ids
+from tickgate_server.risk.gate import (
+    CONFIDENT,
+    EDGE,
+    LIMIT_PRICE,
+    ORDER,
+    REDUCES,
+    REGIME_SEEN,
+    REMAINDER,
+    TARGET,
+    VALUES,
+)
 from tickgate_server.rpc.lane.facts import (
     ACTION,
     APPLIED,
@@ -172,3 +184,53 @@ def write_record(
             doubles[at + _CHECKS_WORD + k] = measured[VALUES + k]
     seal(words, at, sequence)
     words[at] = sequence
+
+
+@kernel(
+    types.void(
+        TABLE,
+        DATA,
+        types.int64[::1],
+        types.int64[::1],
+        types.float64[::1],
+        types.uint64,
+        types.int64,
+        types.int64,
+        types.int64,
+        types.int64,
+    )
+)
+def keep_answer(
+    ids: NDArray[np.int64],
+    data: bytes,
+    spans: NDArray[np.int64],
+    facts: NDArray[np.int64],
+    measured: NDArray[np.float64],
+    payload: int,
+    sequence: int,
+    model: int,
+    now_ns: int,
+    valid_for_us: int,
+) -> None:
+    """Keep the request's id and what it is answered with, as `Engine.conclude` does."""
+    entry = request_ids.keep_id(ids, data, spans[ID_AT], spans[ID_LENGTH], payload)
+    kept = integer_rows(ids, request_ids.IDS_FACTS)[entry]
+    values = float_rows(ids, request_ids.IDS_VALUES)[entry]
+    scored = facts[SCORED] != 0
+    approved = facts[REASON] == APPROVED
+    kept[request_ids.SEQUENCE] = sequence
+    kept[request_ids.EXPIRES_NS] = now_ns + valid_for_us * 1000
+    kept[request_ids.CLOCK_NS] = now_ns
+    kept[request_ids.ACTION] = facts[ACTION]
+    kept[request_ids.REASON] = facts[REASON]
+    kept[request_ids.VALID_FOR_US] = facts[VALID_FOR]
+    kept[request_ids.MODEL] = model
+    kept[request_ids.SCORED] = facts[SCORED]
+    kept[request_ids.REDUCING] = np.int64(measured[REDUCES]) if approved else 0
+    kept[request_ids.REGIME] = np.int64(measured[REGIME_SEEN]) if scored else 0
+    values[request_ids.SIZE] = abs(measured[ORDER]) if approved else 0.0
+    values[request_ids.LIMIT_PRICE] = measured[LIMIT_PRICE] if approved else 0.0
+    values[request_ids.TARGET] = measured[TARGET] if scored else 0.0
+    values[request_ids.VALUE] = measured[EDGE] if scored else np.nan
+    values[request_ids.CONFIDENCE] = measured[CONFIDENT] if scored else np.nan
+    values[request_ids.REMAINING] = measured[REMAINDER] if approved else 0.0

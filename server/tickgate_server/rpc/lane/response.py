@@ -5,19 +5,35 @@ from numba import types
 from numpy.typing import NDArray
 
 from tickgate_server.kernels import kernel
-from tickgate_server.risk.gate import BOUNDS, CHECKS, CONFIDENT, EDGE, LIMIT_PRICE, ORDER, PASSES, TARGET, VALUES
+from tickgate_server.risk.checks import CHECKS
+from tickgate_server.risk.gate import (
+    CONFIDENT,
+    EDGE,
+    LIMIT_PRICE,
+    LIMITS,
+    ORDER,
+    PASSES,
+    REDUCES,
+    REGIME_SEEN,
+    REMAINDER,
+    TARGET,
+    VALUES,
+    WAIVED,
+)
 from tickgate_server.rpc.lane.facts import (
     ACTION,
     APPROVED,
     BUDGET_NS,
     CHECK_COUNT,
     FEATURES_TS_NS,
+    ORDER_ID,
     READY,
     REASON,
     SCORED,
     SEND_TS_NS,
     TOTAL_NS,
     TRADES,
+    TRADING_STATE,
     VALID_FOR,
 )
 from tickgate_server.rpc.wire import (
@@ -49,7 +65,7 @@ _FOREST = 2  # tickgate.v1.INFERENCE_ENGINE_COMPILED_FOREST
         types.int64,
     )
 )
-def write_response(
+def write_response(  # noqa: C901, PLR0915 - the message from its end to its front
     out: NDArray[np.uint8],
     data: bytes,
     spans: NDArray[np.int64],
@@ -105,12 +121,20 @@ def write_response(
     # 3 signal
     signal_end = at
     approved = facts[REASON] == APPROVED
+    at = put_varint(out, at, 13 << 3, np.uint64(facts[TRADING_STATE]))
+    if scored:
+        at = put_varint(out, at, 12 << 3, np.uint64(measured[REGIME_SEEN]))
+    if approved:
+        at = put_double(out, at, 11 << 3 | 1, measured[REMAINDER])
+        at = put_varint(out, at, 10 << 3, np.uint64(measured[REDUCES]))
+        at = put_varint(out, at, 9 << 3, np.uint64(facts[ORDER_ID]))
     if scored:
         for k in range(CHECK_COUNT - 1, -1, -1):
             end = at
+            at = put_varint(out, at, 6 << 3, np.uint64(measured[WAIVED + k]))
             at = put_varint(out, at, 5 << 3, np.uint64(_AT_LEAST[k]))
             at = put_varint(out, at, 4 << 3, np.uint64(measured[PASSES + k]))
-            at = put_double(out, at, 3 << 3 | 1, measured[BOUNDS + k])
+            at = put_double(out, at, 3 << 3 | 1, measured[LIMITS + k])
             at = put_double(out, at, 2 << 3 | 1, measured[VALUES + k])
             at = put_varint(out, at, 1 << 3, np.uint64(_REASONS[k]))
             at = put_length(out, at, 8 << 3 | 2, end)

@@ -1,0 +1,157 @@
+"""The ledger stated in pieces that JSON can hold, and taken from them again: the same bits, in the same order."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tickgate_server.desk.ledger import OPEN, Ledger
+from tickgate_server.risk import portfolio
+from tickgate_server.risk.book import (
+    ACCOUNT_TOKENS,
+    ACCOUNT_TOKENS_NS,
+    AVERAGE_COST,
+    BREACHED,
+    DEGRADED,
+    ENDED_TAIL,
+    EXPIRES_NS,
+    FILLED,
+    HELD,
+    HIGHEST_ROW,
+    LAST_ORDER,
+    MARK,
+    NOW_NS,
+    ORDER_ID,
+    ORDER_ROW,
+    ORDER_STATE,
+    PEAK,
+    PREVIOUS,
+    REALISED,
+    REPEATS,
+    SESSION_END_NS,
+    SIGNED_SIZE,
+    TOKENS,
+    TOKENS_NS,
+    UNREALISED_BASE,
+    UNUSED,
+)
+from tickgate_server.risk.regimes import TradingState
+from tickgate_server.risk.reports import (
+    OrderState,
+    StateView,
+)
+
+_PIECE = 200  # rows or orders stated at once
+_ENDED_STATED = 1024  # orders that ended and may still be reported on after a restart
+_ROW_STATED = [FILLED, AVERAGE_COST, REALISED, UNREALISED_BASE, MARK, LAST_ORDER, TOKENS]
+_ROW_FACTS_STATED = [REPEATS, TOKENS_NS]
+
+
+def pieces(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """The ledger in pieces of a bounded size, the account first."""
+    yield {"account": _account(ledger)}
+    rows = _rows(ledger)
+    for at in range(0, len(rows), _PIECE):
+        yield {"rows": rows[at : at + _PIECE]}
+    orders = _orders(ledger)
+    for at in range(0, len(orders), _PIECE):
+        yield {"orders": orders[at : at + _PIECE]}
+
+
+def _account(ledger: Ledger) -> dict[str, Any]:
+    """What is not of a row or an order."""
+    state, account = ledger.book.state, ledger.book.account
+    return {
+        "now_ns": int(state[NOW_NS]),
+        "session_end_ns": int(state[SESSION_END_NS]),
+        "peak": float(account[PEAK]),
+        "tokens": float(account[ACCOUNT_TOKENS]),
+        "tokens_ns": int(state[ACCOUNT_TOKENS_NS]),
+        "state": int(ledger.state.state),
+        "reason": ledger.state.reason,
+        "who": ledger.state.who,
+        "since_ns": ledger.state.since_ns,
+        "degraded": [
+            [name, version]
+            for (name, version), model in ledger.models.items()
+            if ledger.book.models[model.number, DEGRADED]
+        ],
+    }
+
+
+def _rows(ledger: Ledger) -> list[list[Any]]:
+    """Of each row that has anything: its symbol, and what `_ROW_STATED` and `_ROW_FACTS_STATED` name."""
+    book = ledger.book
+    used = book.facts[: book.state[HIGHEST_ROW]]
+    priced = ~np.isnan(book.rows[: len(used), MARK])
+    rows = np.flatnonzero((used[:, HELD] != 0) | (used[:, REPEATS] != 0) | (used[:, TOKENS_NS] != 0) | priced)
+    values = book.rows[rows][:, _ROW_STATED].tolist()
+    facts = book.facts[rows][:, _ROW_FACTS_STATED].tolist()
+    return [[ledger.names[row], *value, *fact] for row, value, fact in zip(rows, values, facts, strict=True)]
+
+
+def _orders(ledger: Ledger) -> list[list[Any]]:
+    """Every open order, behind the newest that ended: id, symbol, signed size, remaining, state, expiry."""
+    book = ledger.book
+    facts = book.order_facts
+    ended: list[int] = []
+    slot = int(book.state[ENDED_TAIL])
+    while slot >= 0 and len(ended) < _ENDED_STATED:
+        ended.append(slot)
+        slot = int(facts[slot, PREVIOUS])
+    used = int(book.state[UNUSED])
+    opened = np.flatnonzero(np.isin(facts[:used, ORDER_STATE], OPEN))
+    # By id: reservations of one validity were made in the order in which they end.
+    opened = opened[np.argsort(facts[opened, ORDER_ID], kind="stable")]
+    return [
+        [
+            int(facts[slot, ORDER_ID]),
+            ledger.names[facts[slot, ORDER_ROW]],
+            *book.orders[slot].tolist(),
+            int(facts[slot, ORDER_STATE]),
+            int(facts[slot, EXPIRES_NS]),
+        ]
+        for slot in [*reversed(ended), *opened.tolist()]
+    ]
+
+
+def take_piece(ledger: Ledger, piece: Mapping[str, Any]) -> None:
+    """Take in a piece of a book that was stated; the account first."""
+    book = ledger.book
+    if "account" in piece:
+        found = piece["account"]
+        book.state[[NOW_NS, SESSION_END_NS, ACCOUNT_TOKENS_NS]] = (
+            found["now_ns"],
+            found["session_end_ns"],
+            found["tokens_ns"],
+        )
+        book.account[[PEAK, ACCOUNT_TOKENS]] = found["peak"], found["tokens"]
+        state = TradingState(found["state"])
+        ledger.apply_state(StateView(state, found["reason"], found["who"], found["since_ns"]))
+        for name, version in found["degraded"]:
+            ledger.apply_degraded(name, version, degraded=1)
+    peak = float(book.account[PEAK])
+    for symbol, *said in piece.get("rows", ()):
+        row = ledger.row_of(symbol)
+        count = len(_ROW_STATED)
+        book.rows[row, _ROW_STATED], book.facts[row, _ROW_FACTS_STATED] = said[:count], said[count:]
+        portfolio.revalue(book.table, row)
+    for order_id, symbol, signed, remaining, state, expires_ns in piece.get("orders", ()):
+        _take_order(ledger, order_id, ledger.row_of(symbol), signed, remaining, OrderState(state), expires_ns)
+    portfolio.sum_account(book.table)
+    book.account[PEAK] = peak
+    book.state[BREACHED] = 0
+    ledger.know_fills(piece.get("fills", ()))
+
+
+def _take_order(
+    ledger: Ledger, order_id: int, row: int, signed: float, remaining: float, state: OrderState, expires_ns: int
+) -> None:
+    table = ledger.book.table
+    left = remaining if signed > 0.0 else -remaining
+    slot = portfolio.open_order(table, row, left, expires_ns if state is OrderState.RESERVED else 0, order_id)
+    ledger.took_slot(slot, order_id)
+    ledger.book.orders[slot, SIGNED_SIZE] = signed
+    if state not in OPEN:
+        portfolio.end_order(table, slot, state)
+        ledger.book.order_facts[slot, EXPIRES_NS] = expires_ns

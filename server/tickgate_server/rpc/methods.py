@@ -1,0 +1,131 @@
+"""What a listener serves beside Predict: a table of methods from bytes to bytes, the same for every transport.
+
+Every function here is called on the thread that answers. None of them raises: what goes wrong is a `Status`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from tickgate_server.errors import FieldInvalid
+from tickgate_server.rpc.status import Status, status_of
+
+Answer: TypeAlias = bytes | Status
+Handler: TypeAlias = Callable[[bytes], Answer]
+
+_Request = TypeVar("_Request", bound=Message)
+_Value = TypeVar("_Value")
+
+
+class Subscription(Protocol):
+    """What one caller watches."""
+
+    def current(self) -> Answer | None:
+        """What to tell the caller now; None where it was told that already, a status to end with."""
+
+    def close(self) -> None:
+        """The caller is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """One message is answered with one."""
+
+    path: str
+    answer: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """Each message of a stream is answered with one, in order; a status ends the stream."""
+
+    path: str
+    answer: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class WatchMethod:
+    """One message is answered with what there is, and again whenever it has changed, until the server drains.
+
+    Attributes:
+        path: `/package.Service/Method`.
+        open: Takes the message, and what to call when there may be news; calling it is cheap, and `current` is asked
+            later.
+        every_s: The least time between two messages to a caller.
+    """
+
+    path: str
+    open: Callable[[bytes, Callable[[], None]], Subscription | Status]
+    every_s: float = 0.0
+
+
+Method: TypeAlias = UnaryMethod | StreamMethod | WatchMethod
+
+
+class Watched(Generic[_Value]):
+    """A `Subscription` to a value that is compared with what was told last.
+
+    Args:
+        read: The value, cheap to read.
+        encode: Its message.
+        close: Called once the caller is gone.
+    """
+
+    def __init__(
+        self, read: Callable[[], _Value], encode: Callable[[_Value], Message | bytes], close: Callable[[], None]
+    ) -> None:
+        self._read = read
+        self._encode = encode
+        self.close = close
+        self._told: _Value | None = None
+
+    def current(self) -> Answer | None:
+        """See `Subscription`."""
+        try:
+            value = self._read()
+            if value == self._told:
+                return None
+            found = self._encode(value)
+        except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status, none is lost
+            return status_of(error)
+        self._told = value
+        return found if isinstance(found, bytes) else found.SerializeToString()
+
+
+def parse(message: type[_Request], data: bytes) -> _Request | Status:
+    """A request; INVALID_ARGUMENT for bytes that are none."""
+    try:
+        return message.FromString(data)
+    except DecodeError as error:
+        return Status(grpc.StatusCode.INVALID_ARGUMENT, f"request: {error}")
+
+
+def handler(message: type[_Request], respond: Callable[[_Request], Message]) -> Handler:
+    """From a function of messages to one of bytes, errors to statuses."""
+
+    def answer(data: bytes) -> Answer:
+        request = parse(message, data)
+        if isinstance(request, Status):
+            return request
+        try:
+            return respond(request).SerializeToString()
+        except Exception as error:  # noqa: BLE001 - as above
+            return status_of(error)
+
+    return answer
+
+
+def enum_member(field: str, found: int, twin: Any, names: Any) -> Any:
+    """The engine's twin of a number of the contract.
+
+    Raises:
+        FieldInvalid: It is unspecified, or none that is known.
+    """
+    try:
+        return twin(found)
+    except ValueError:
+        known = ", ".join(name for name in names.keys() if names.Value(name))  # noqa: SIM118 - protobuf's, no mapping
+        raise FieldInvalid(field, f"one of {known}", found) from None
