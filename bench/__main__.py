@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import forest, gate, ghz, models, rpc, stages
+from bench import forest, gate, ghz, halt, models, rpc, stages
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "gate", "queue", "aio", "empty", "forest", "ghz")
+PARTS = ("stages", "gate", "halt", "queue", "aio", "empty", "forest", "ghz")
 
 
 @click.command()
@@ -39,6 +39,8 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
             elif part == "gate":
                 for table in gate.gate(repository):
                     console.print(table)
+            elif part == "halt":
+                console.print(halt.halt(repository))
             elif part == "forest":
                 console.print(forest.forest_table(largest=gbt_c))
             elif part == "ghz":

@@ -306,3 +306,18 @@ def reload_risk(admin: Admin, reason: str) -> None:
         for line in response.changes or ["nothing changed"]:
             click.echo(f"{before}{line}")
     _end(outcomes)
+
+
+@risk.command("reopen")
+@click.argument("model")
+@click.argument("version", type=click.IntRange(min=1))
+@_REASON
+@_admin
+def reopen_model(admin: Admin, model: str, version: int, reason: str) -> None:
+    """Open VERSION of MODEL again, which its health checks had marked degraded; they begin anew."""
+    with admin.client() as client:
+        outcomes = client.reopen(model, version, reason, who())
+    for worker, _ in admin.answered(outcomes):
+        before = "" if len(admin.workers) == 1 else f"worker {worker.index}: "
+        click.echo(f"{before}{model}:{version} is open")
+    _end(outcomes)

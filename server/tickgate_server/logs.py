@@ -34,7 +34,8 @@ def configure(form: str, level: str, worker: int | None = None) -> None:
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line in one write: server, workers and observer share standard error.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
 
 

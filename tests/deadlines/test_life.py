@@ -53,20 +53,22 @@ def test_a_draining_server_answers_for_what_waits_for_a_model(
     with served(brief, "--clock", "replay", "--transport", transport, environment=environment) as server:
         for request in zigzag("A", 12):
             server.predict(request)
-        asked = features("A", [0.0] * 10)
-        asked.request_id = "asked"
-        message = pb.PredictStreamRequest(requests=[asked] * 60)
+        asked = [features("A", [0.0] * 10) for _ in range(61)]
+        names = [f"asked-{number}" for number in range(61)]
+        for request, name in zip(asked, names, strict=True):
+            request.request_id = name
+        message = pb.PredictStreamRequest(requests=asked[:60])
         answers = server.stub.PredictStream(iter([message]), timeout=CALL_S)
-        unary = server.stub.Predict.future(asked, timeout=CALL_S)
+        unary = server.stub.Predict.future(asked[60], timeout=CALL_S)
         journaled = Journaled(server, Path(server.process._journal.name))
-        journaled.wait_for(lambda: len(journaled.decisions("asked")) > 1)
+        journaled.wait_for(lambda: len(journaled.decisions(*names)) > 1)
         server.process.process.terminate()
         results = next(iter(answers)).results
         assert {result.code for result in results} == codes
         assert len(results) == 60
         assert unary.code() in {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
         assert server.process.stop() == 0
-        statuses = [int(entry.row["status"]) for entry in journaled.decisions("asked")]
+        statuses = [int(entry.row["status"]) for entry in journaled.decisions(*names)]
     sent = [*(result.code for result in results), unary.code().value[0]]
     assert sorted(statuses) == sorted(sent)
 

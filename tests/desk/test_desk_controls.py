@@ -1,4 +1,4 @@
-"""What a desk holds its traders by: trading state, kill file, losses, rates, limits, positions as a person states them."""
+"""What a desk holds its traders by: trading state, kill file, losses, rates, limits, positions that a person states."""
 
 import math
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def reasons(signal: pb.Signal) -> dict[str, pb.RiskCheck]:
     return {pb.Reason.Name(check.reason).removeprefix("REASON_"): check for check in signal.checks}
 
 
-# -- the answer says what was measured ------------------------------------------------------------------------------
+# -- the answer says what was measured ---------------------------------------------------------------------------
 
 
 def test_every_measured_value_stands_beside_its_limit_in_the_answer(bench: EngineBench) -> None:
@@ -127,7 +127,7 @@ def test_without_risk_data_default_limits_approve_nothing_but_exits(models: Mode
     bench.close()
 
 
-# -- trading state ----------------------------------------------------------------------------------------------------
+# -- trading state -------------------------------------------------------------------------------------------------
 
 
 def test_a_halted_desk_rejects_all(bench: EngineBench) -> None:
@@ -167,7 +167,7 @@ def test_a_state_without_a_reason_or_a_name_is_refused(
     bench: EngineBench, state: TradingState, reason: str, who: str
 ) -> None:
     before = bench.desk.state
-    with pytest.raises(FieldInvalid, match="reason|who"):
+    with pytest.raises(FieldInvalid, match=r"reason|who"):
         bench.desk.set_state(state, reason=reason, who=who)
     assert bench.desk.state == before
     assert bench.controls(ControlKind.TRADING_STATE) == []
@@ -245,7 +245,7 @@ def test_while_the_kill_file_is_there_nobody_resumes_and_after_it_a_person_must(
     assert bench.desk.state.state is ACTIVE
 
 
-# -- losses, and the session ------------------------------------------------------------------------------------------
+# -- losses, and the session ---------------------------------------------------------------------------------------
 
 
 def lose(bench: EngineBench, amount: float) -> None:
@@ -344,7 +344,7 @@ def test_the_session_ends_at_its_time_of_day_and_not_before(models: ModelRegistr
     bench.close()
 
 
-# -- rates, repeats ------------------------------------------------------------------------------------------------------
+# -- rates, repeats ---------------------------------------------------------------------------------------------------
 
 
 def approved(bench: EngineBench, count: int, symbol: str, seconds: float = 0.0) -> list[str]:
@@ -419,7 +419,7 @@ def test_a_fill_begins_the_count_of_repeats_anew(bench: EngineBench) -> None:
     assert [repeat(bench).approved for _ in range(3)] == [True, True, False]
 
 
-# -- limits ----------------------------------------------------------------------------------------------------------
+# -- limits -------------------------------------------------------------------------------------------------------
 
 
 def test_a_limits_file_that_is_invalid_changes_nothing(bench: EngineBench, tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_the_engines_of_all_workers_hold_slices_that_add_up(models: ModelRegistr
         engine.close()
 
 
-# -- models ----------------------------------------------------------------------------------------------------------
+# -- models -------------------------------------------------------------------------------------------------------
 
 
 def degrade(desk: Desk) -> None:
@@ -490,7 +490,7 @@ def test_reopening_a_model_needs_a_reason(bench: EngineBench) -> None:
     assert bench.ask(10.0).reason == pb.REASON_MODEL_DEGRADED
 
 
-# -- positions as a person states them ------------------------------------------------------------------------------
+# -- positions as a person states them ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_positions_that_cannot_be_are_refused_whole(bench: EngineBench, position
 
 @pytest.mark.parametrize(("reason", "who"), [("", "ann"), ("why", " ")])
 def test_positions_need_a_reason_and_a_name(bench: EngineBench, reason: str, who: str) -> None:
-    with pytest.raises(FieldInvalid, match="reason|who"):
+    with pytest.raises(FieldInvalid, match=r"reason|who"):
         bench.desk.set_positions([PositionSet("A", 5.0, 100.0)], reason=reason, who=who)
     with pytest.raises(FieldInvalid, match="positions"):
         bench.desk.set_positions([], **WHY)

@@ -37,7 +37,7 @@ def make(models: ModelRegistry, tmp_path: Path, request: pytest.FixtureRequest) 
         bench.close()
 
 
-# -- open orders on both sides ----------------------------------------------------------------------------------------
+# -- open orders on both sides -------------------------------------------------------------------------------------
 
 
 def test_long_10_with_an_open_sell_of_10_a_buy_of_10_counts_as_20(make: Make) -> None:
@@ -95,7 +95,7 @@ def test_buys_at_work_count_before_they_fill(make: Make) -> None:
     assert bench.sizes() == (0.0, 10.0, 0.0)
 
 
-# -- from long to short -----------------------------------------------------------------------------------------------
+# -- from long to short --------------------------------------------------------------------------------------------
 
 
 def test_a_flip_from_long_to_short_is_the_exit_now_and_the_entry_with_the_next_request(make: Make) -> None:
@@ -122,7 +122,7 @@ def test_the_entry_of_a_flip_faces_every_check_though_its_exit_passes(make: Make
     assert bench.ask(-10.0).reason == pb.REASON_TRADING_STATE_REDUCING
 
 
-# -- the same request again -------------------------------------------------------------------------------------------
+# -- the same request again ----------------------------------------------------------------------------------------
 
 
 def test_a_repeated_request_gets_the_first_answer_again_and_reserves_once(make: Make) -> None:
@@ -206,7 +206,7 @@ def test_requests_without_an_id_are_never_the_same(make: Make) -> None:
     assert bench.send(request).signal.reason == pb.REASON_SIZING_BELOW_MINIMUM  # 10 are on their way
 
 
-# -- late reports -------------------------------------------------------------------------------------------------------
+# -- late reports ----------------------------------------------------------------------------------------------------
 
 
 def test_a_fill_after_expiry_is_booked(make: Make) -> None:
@@ -278,7 +278,7 @@ def test_a_sell_after_a_buy_was_filled_whole_counts_in_full(make: Make) -> None:
     assert bench.sizes() == (4.0, 0.0, 0.0)
 
 
-# -- answers that did not leave ----------------------------------------------------------------------------------------
+# -- answers that did not leave -------------------------------------------------------------------------------------
 
 
 def test_an_answer_whose_client_had_gone_releases_its_reservation_and_its_id(make: Make) -> None:
@@ -320,7 +320,7 @@ def test_a_hold_that_did_not_leave_is_decided_anew(make: Make) -> None:
     assert bench.send(request).signal.approved
 
 
-# -- order ids ------------------------------------------------------------------------------------------------------------
+# -- order ids ---------------------------------------------------------------------------------------------------------
 
 
 def test_order_ids_grow_and_name_the_record_of_their_decision(models: ModelRegistry, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def approved(**changes: Any) -> Decision:
         "value": 0.3,
         "confidence": 0.65,
         "judged": True,
-        "check_values": [0.65, 1.5, 152.0, 1.5, 152.0],
+        "check_values": [1.0, 0.65, 1.0, 0.0, 1.5, 152.0, 1.5, 152.0, 31.0, *[0.0] * 8, 152.0, 152.0, 0.0, 0.0],
         "trades_in_window": 100,
         "ready": True,
         "features_ts_ns": 1_700_000_000_000_000_000,

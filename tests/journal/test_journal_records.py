@@ -296,6 +296,8 @@ def test_a_dict_of_each_entry_is_strict_json(tmp_path: Path) -> None:
         decision, control = (json.loads(json.dumps(entry.as_dict(), allow_nan=False)) for entry in reader)
     assert (decision["status"], decision["reason"], decision["value"]) == ("OK", "APPROVED", "NaN")
     assert decision["checks"]["CONFIDENCE_BELOW_THRESHOLD"] == 0.65
+    assert decision["checks"]["POSITION_NOTIONAL"] == 152.0
+    assert len(decision["checks"]) == 21
     assert decision["trade"] == {"price": 101.5, "size": 2.0}
     assert control["payload"] == {"max_order_size": "Infinity", "list": ["NaN", "-Infinity"]}
 

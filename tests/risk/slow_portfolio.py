@@ -26,7 +26,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class SlowOrder:
-    """An order; `signed` > 0 buys. `expires_ns`: of a reservation."""
+    """An order; `signed` > 0 buys. `expires_ns`: of a reservation, or of one that nobody reported on before it ended."""
 
     order_id: int
     symbol: str
@@ -191,6 +191,7 @@ class SlowPortfolio:
             if ended:
                 self._valued()
         elif order.state in OPEN:
+            order.expires_ns = 0
             self._end(order, state)
         else:
             return False
@@ -229,7 +230,8 @@ class SlowPortfolio:
         self.fills[report.fill_id] = report
         self._book(report.symbol, signed, report.price, report.fee)
         if order is not None:
-            if order.state in (OrderState.RESERVED, OrderState.EXPIRED):  # what fills is at work
+            lapsed = order.state is OrderState.EXPIRED and order.expires_ns  # by our clock, not as the venue said
+            if order.state is OrderState.RESERVED or lapsed:  # what fills is at work
                 self._reopen(order)
             order.remaining -= min(report.size, order.remaining)
             if not order.remaining and order.state in OPEN:

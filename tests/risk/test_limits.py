@@ -192,7 +192,7 @@ def test_the_same_limits_again_change_nothing() -> None:
 @pytest.mark.parametrize(("reason", "who"), [("", "ann"), (" \n", "ann"), ("why", ""), ("x" * 201, "ann")])
 def test_a_change_of_limits_without_a_reason_or_a_name_is_refused(reason: str, who: str) -> None:
     bench = GateBench()
-    with pytest.raises(FieldInvalid, match="reason|who"):
+    with pytest.raises(FieldInvalid, match=r"reason|who"):
         bench.desk.change_limits(limits(version=1, max_position_size=9.0), reason=reason, who=who)
     assert bench.ask(10.0).reason is Reason.APPROVED
 

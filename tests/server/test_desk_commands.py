@@ -39,7 +39,7 @@ def one(models: Path) -> Iterator[DeskOf]:
 
 @pytest.fixture(scope="module")
 def two(models: Path) -> Iterator[Served]:
-    with served(models, "--workers", "2", ready=READY) as server:
+    with served(models, "--workers", "2", ready=READY, environment={"TICKGATE_RISK__MAX_VAR": "25000"}) as server:
         yield server
 
 
@@ -278,3 +278,10 @@ def test_help_of_the_verbs_needs_no_server() -> None:
     for verb in ("halt", "reduce", "resume", "portfolio", "risk"):
         ended = run(verb, "--help")
         assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_model_is_reopened_by_name_and_version_and_one_that_is_not_there_is_named(one: DeskOf) -> None:
+    assert tell(one.server, "risk", "reopen", "tiny", "1", "--reason", "looked at") == "tiny:1 is open\n"
+    ended = run("risk", "reopen", "tiny", "9", "--reason", "looked at", *at(one.server))
+    assert ended.returncode == 1
+    assert "expected a version that is loaded, got 'tiny:9'" in ended.stderr

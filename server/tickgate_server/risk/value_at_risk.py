@@ -148,10 +148,11 @@ def change_weight(
 ) -> None:
     """Add `delta` to a member's weight, and to all that follows from it: O(n + T).
 
-    All is calculated anew (see `recompute`) after `UPDATES_LIMIT` changes, and when the variance fell below `SHRUNK` of
-    what it was since. A remainder within eight roundings of what it is the difference of is 0: 0.1 + 0.2 - 0.3 leaves
-    no position behind. A `delta` that is no finite number, or a member that there is not, makes every later result NaN
-    until the weights are set right and `recompute` is called.
+    All is calculated anew (see `recompute`) after `UPDATES_LIMIT` changes, when the variance fell below `SHRUNK` of
+    what it was since, and, from n changes on, when the bound of its error nears `TOLERANCE`. A remainder within eight
+    roundings of what it is the difference of is 0: 0.1 + 0.2 - 0.3 leaves no position behind. A `delta` that is no
+    finite number, or a member that there is not, makes every later result NaN until the weights are set right and
+    `recompute` is called.
 
     Args:
         member: Row of the covariance.
@@ -178,7 +179,10 @@ def change_weight(
     variance = totals[VARIANCE]
     if np.isnan(variance):  # only the caller can know what the weights should be
         return
-    if totals[HELD] == 0.0 or totals[UPDATES] >= UPDATES_LIMIT or variance < SHRUNK * totals[LARGEST]:
+    # Once here, or else at every question; where a hedge makes the bound fail at once, no more often than once in as
+    # many changes as there are members.
+    worn = totals[UPDATES] >= weights.size and totals[VARIANCE_ERROR] > TOLERANCE / 4.0 * variance
+    if worn or totals[HELD] == 0.0 or totals[UPDATES] >= UPDATES_LIMIT or variance < SHRUNK * totals[LARGEST]:
         recompute(covariance, scenarios, weights, sigma_w, scenario_pnl, totals)
 
 

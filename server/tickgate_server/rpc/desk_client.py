@@ -19,6 +19,8 @@ from tickgate.v1 import (
     PositionSet,
     ReloadLimitsRequest,
     ReloadLimitsResponse,
+    ReopenModelRequest,
+    ReopenModelResponse,
     SetPositionsRequest,
     SetPositionsResponse,
     SetTradingStateRequest,
@@ -110,6 +112,11 @@ class DeskClient:
         """Have every worker read the limits anew."""
         request = ReloadLimitsRequest(reason=reason, who=who)
         return self._ask(lambda channel: AdminServiceStub(channel).ReloadLimits, request)
+
+    def reopen(self, name: str, version: int, reason: str, who: str) -> list[Outcome[ReopenModelResponse]]:
+        """Have every worker open a degraded version again."""
+        request = ReopenModelRequest(name=name, version=version, reason=reason, who=who)
+        return self._ask(lambda channel: AdminServiceStub(channel).ReopenModel, request)
 
     def portfolios(self) -> list[Outcome[GetPortfolioResponse]]:
         """Every worker's portfolio."""
