@@ -26,7 +26,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class SlowOrder:
-    """An order; `signed` > 0 buys. `expires_ns`: of a reservation, or of one that nobody reported on before it ended."""
+    """An order; `signed` > 0 buys. `expires_ns`: of a reservation, and still of one that lapsed."""
 
     order_id: int
     symbol: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.desk.desk_child import LIMITS as CAMPAIGN_LIMITS
@@ -170,6 +170,14 @@ class Portfolios(RuleBasedStateMachine):
     @rule(ns=st.sampled_from([0, 1, SECOND_NS, 2 * SECOND_NS, 5 * SECOND_NS, DAY_NS]) | st.integers(0, SECOND_NS))
     def time_passes(self, ns: int) -> None:
         self.clock.now_ns += ns
+
+    @precondition(lambda self: self._next_expiry_ns() > self.clock.now_ns)
+    @rule(before_ns=st.integers(0, 1))
+    def time_passes_until_a_reservation_ends(self, before_ns: int) -> None:
+        self.clock.now_ns = self._next_expiry_ns() - before_ns
+
+    def _next_expiry_ns(self) -> int:
+        return min((order.expires_ns for order in self.slow.open.values() if order.expires_ns), default=0)
 
     @rule()
     def poll(self) -> None:
@@ -335,9 +343,9 @@ class JournaledPortfolios(Portfolios):
 RUN = settings(
     max_examples=40,
     stateful_step_count=60,
-    deadline=None,
-    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink so many steps takes longer than to read them
     suppress_health_check=[HealthCheck.too_slow],
+    report_multiple_bugs=False,
 )
 TestPortfolio = Portfolios.TestCase
 TestPortfolio.settings = RUN

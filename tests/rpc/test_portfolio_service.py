@@ -216,7 +216,7 @@ def test_the_trading_state_is_told_now_and_at_each_change_within_a_tenth_of_a_se
 
 
 def test_watchers_of_the_trading_state_hear_nothing_of_fills(desk: DeskOf) -> None:
-    desk.set_state(ACTIVE, "before")
+    desk.set_state(REDUCING, "before")  # no limit sets it then
     watch = desk.watch_state()
     assert next(watch).desk.reason == "before"
     desk.fill("quiet", "QUIET", 1.0)
