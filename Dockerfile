@@ -32,6 +32,6 @@ ENV PATH=/opt/tickgate/bin:$PATH \
 USER tickgate
 WORKDIR /var/lib/tickgate
 VOLUME /var/lib/tickgate
-EXPOSE 50051 9464
+EXPOSE 50051 51051 9464
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["tickgate", "health"]
 ENTRYPOINT ["tickgate", "serve"]

@@ -238,7 +238,7 @@ class ControlBlockReader:
         """
         if not 0 <= slot < SLOTS:
             raise IndexError(f"slot: expected 0 to {SLOTS - 1}, got {slot}")
-        stamp, bits = fetch(self._words, slot)
+        stamp, bits = fetch(self._words, int(slot))  # numba looks at an enum for microseconds
         if not stamp:
             return float("nan"), NEVER_NS
         age_ns = time.monotonic_ns() - stamp

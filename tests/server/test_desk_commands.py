@@ -250,8 +250,8 @@ def test_the_slices_of_the_workers_are_shown_and_their_sum(two: Served) -> None:
     assert "Each of 2 workers holds 1/2 of the limits that have a slice" in table
     assert "That is conservative" in table
     limits, workers = limits_of(two)
-    assert [worker["limits"]["max_var"] for worker in workers] == [12_500.0, 12_500.0]
-    assert (limits["max_var"]["whole"], limits["max_var"]["slice"], limits["max_var"]["sum"]) == (
+    assert [worker["limits"]["max_drawdown"] for worker in workers] == [12_500.0, 12_500.0]
+    assert (limits["max_drawdown"]["whole"], limits["max_drawdown"]["slice"], limits["max_drawdown"]["sum"]) == (
         25_000.0,
         12_500.0,
         25_000.0,
