@@ -433,5 +433,5 @@ def test_no_worst_case_passes_its_limit_but_by_what_nobody_asked_for(
             assert_same(engine.desk.portfolio(), slow)
     check_book(engine.desk)
     close(engine)
-    assert slow.approved > requests // 20
+    assert slow.approved > requests // 50  # a lost session reduces the desk for most of a day
     assert slow.late > requests // 2000
