@@ -51,7 +51,7 @@ def test_an_idle_stream_ends_unavailable_and_the_server_with_status_0(repository
 
 
 def test_a_stream_message_at_work_is_answered_in_full(tmp_path: Path, transport: str) -> None:
-    publish_model(tmp_path, constant_onnx(work=100_000), name="slow", latency_budget_ms=600_000.0)
+    publish_model(tmp_path, constant_onnx(work=400_000), name="slow", latency_budget_ms=600_000.0)
     with served(tmp_path, "--clock", "replay", "--transport", transport) as server:
         server.predict(tick("A", 1, trade=(100.0, 1.0)))
         caller = Caller(server)
