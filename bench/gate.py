@@ -20,7 +20,7 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.features import micro10
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.records import FEATURES, Decision, Request
-from tickgate_server.risk import portfolio
+from tickgate_server.risk import orders, portfolio, valuation
 from tickgate_server.risk.book import FRESH
 from tickgate_server.risk.data import RiskData
 from tickgate_server.risk.feed import Found, exposures_of
@@ -102,7 +102,7 @@ def _engine(registry: ModelRegistry, case: Case) -> Engine:
         quotes_trades[row, market.PRICE] = PRICE
         quotes_trades[row, market.SIGMA] = 1e-3
         portfolio.advance(table, START_NS)
-        portfolio.mark(table, row, PRICE)
+        valuation.mark(table, row, PRICE)
         portfolio.set_position(table, row, float(rng.integers(1, 50) * rng.choice((-1, 1))), PRICE)
     loadings = rng.normal(0.0, 0.01, (case.symbols, FACTORS))
     covariance = loadings @ loadings.T + np.diag(rng.uniform(1e-4, 4e-4, case.symbols))
@@ -166,7 +166,7 @@ def _kernel_cells(engine: Engine, case: Case) -> list[str]:
         return portfolio.reserve(table, rows[index], book.out[ORDER], 100_000, index + 1)
 
     def released(index: int) -> None:
-        portfolio.end_order(table, reserved(index), _CANCELLED)
+        orders.end_order(table, reserved(index), _CANCELLED)
 
     took_ns = np.empty(CALLS, np.int64)
     only_judged = _timed(CALLS, judged)
@@ -174,9 +174,9 @@ def _kernel_cells(engine: Engine, case: Case) -> list[str]:
         start_ns = perf_counter_ns()
         slot = reserved(index)
         took_ns[index] = perf_counter_ns() - start_ns
-        portfolio.end_order(table, slot, _CANCELLED)
+        orders.end_order(table, slot, _CANCELLED)
     until_released = _timed(CALLS, released)
-    priced = _timed(CALLS, lambda index: portfolio.mark(table, rows[index], prices[index]))
+    priced = _timed(CALLS, lambda index: valuation.mark(table, rows[index], prices[index]))
     approved = f"{float(np.mean(reasons == _APPROVED)):.0%}"
     return [*_cells(only_judged), *_cells(took_ns[WARM_UP:]), *_cells(until_released), *_cells(priced), approved]
 

@@ -8,7 +8,7 @@ neither reaches back far enough, the portfolio is unknown, and the desk reduces 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from tickgate_server.desk import Desk
 from tickgate_server.desk.ledger import Ledger
 from tickgate_server.desk.pieces import pieces, take_piece
 from tickgate_server.errors import RequestError
@@ -26,8 +27,10 @@ from tickgate_server.journal.errors import JournalError, RecordsRemoved
 from tickgate_server.journal.layout import CONTROL, DECISION, RECORD_BYTES, ControlKind, Flags, RecordKind, text
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.segments import Rows, last_sequence
+from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.records import FEATURES, TICK, Stage
-from tickgate_server.risk import gate, portfolio, request_ids
+from tickgate_server.risk import gate, portfolio, request_ids, valuation
 from tickgate_server.risk.book import HELD, OPEN_ORDERS
 from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.reasons import Action
@@ -51,29 +54,44 @@ class CheckpointInvalid(Exception):
 
 
 class Checkpoints:
-    """Writes checkpoints, one at a time, by a thread.
+    """Writes a checkpoint of the desk at each turn to a new segment, one at a time, by a thread.
 
     Args:
-        folder: The journal's.
+        journal: Beside which they are written.
+        desk: As the journal has it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE_NAME
-        for left in folder.glob(f"{FILE_NAME}.*.unfinished"):  # of a process that was killed
+    def __init__(self, journal: JournalWriter, desk: Desk) -> None:
+        self._journal = journal
+        self._desk = desk
+        self._path = journal.folder / FILE_NAME
+        for left in journal.folder.glob(f"{FILE_NAME}.*.unfinished"):  # of a process that was killed
             left.unlink(missing_ok=True)
         self._thread: Thread | None = None
+        self._segment = journal.segments_begun
+        self._take()
 
-    def take(self, ledger: Ledger, sequence: int) -> bool:
-        """Copy the book as it is, all records up to `sequence` applied, and have it written; False: one is at work."""
-        if self._thread is not None and self._thread.is_alive():
-            return False
-        found, fills = list(pieces(ledger)), ledger.fills()
-        self._thread = Thread(target=self._write, args=(sequence, found, fills), name="checkpoint", daemon=True)
+    def keep_up(self) -> None:
+        """Take a checkpoint if the journal went on in another segment: what is older may then be removed."""
+        at_work = self._thread is not None and self._thread.is_alive()
+        if self._journal.segments_begun != self._segment and not at_work:
+            self._segment = self._journal.segments_begun
+            self._take()
+
+    def close(self) -> None:
+        """Write the last one."""
+        self.settle()
+        self._take()
+        self.settle()
+
+    def _take(self) -> None:
+        """Copy the book as it is, all records so far applied, and have it written."""
+        work = (self._journal.next_sequence - 1, list(pieces(self._desk)), self._desk.fills())
+        self._thread = Thread(target=self._write, args=work, name="checkpoint", daemon=True)
         self._thread.start()
-        return True
 
     def settle(self) -> None:
-        """Wait until what was taken is written."""
+        """Wait until the one that is being written is."""
         if self._thread is not None:
             self._thread.join()
 
@@ -93,6 +111,41 @@ class Checkpoints:
             unfinished.rename(self._path)
         except OSError as error:
             _LOG.error("checkpoint not written", file=str(self._path), why=str(error))
+
+
+def begin_journaled(
+    journal: JournalWriter, desk: Desk, registry: ModelRegistry, engine_settings: Mapping[str, Any]
+) -> None:
+    """Bring the desk back, and tell the journal all that decisions depend on from here, with windows that are empty.
+
+    What the journal tells goes into a ledger of its own first: the desk begins with what that states, as a replay does.
+
+    Args:
+        journal: Nothing was appended to it yet.
+        desk: Empty, with its models.
+        registry: Of these.
+        engine_settings: What a replay builds its engine with.
+    """
+    restored = desk.twin()
+    restore(restored, journal.folder)
+    desk.take_memory(restored)
+    universe = desk.symbols.universe
+    instruments = [instrument.model_dump(mode="json") for instrument in universe.instruments.values()]
+    settings = {
+        "engine": dict(engine_settings),
+        "default_model": registry.default,
+        "closed": universe.closed,
+        "instruments": instruments,
+    }
+    journal.append_control(ControlKind.SETTINGS, settings)
+    journal.append_control(ControlKind.LIMITS, desk.whole.model_dump(mode="json"))
+    for model in registry.models:
+        desk.heed(model.name, model.version, journal.add_model(model))
+    for refused in registry.refused:
+        journal.add_refused(refused.name, refused.version, type(refused.error).__name__)
+    for piece in pieces(restored):
+        journal.append_control(ControlKind.WARM_START, piece)
+        take_piece(desk, piece)
 
 
 def restore(ledger: Ledger, folder: Path) -> None:
@@ -116,7 +169,7 @@ def restore(ledger: Ledger, folder: Path) -> None:
         reached = restoring.read_journal(folder, reached)
     except JournalError as error:
         restoring.unknown(f"the journal cannot be read: {error}")
-    portfolio.sum_account(ledger.book.table)
+    valuation.sum_account(ledger.book.table)
     held, open_orders = np.flatnonzero(ledger.book.facts[:, HELD]), int(ledger.book.state[OPEN_ORDERS])
     if held.size:
         _LOG.info("portfolio restored", positions=int(held.size), open_orders=open_orders, through=reached)

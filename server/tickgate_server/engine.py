@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tickgate_server.answered import AnsweredRequests
+from tickgate_server.budgets import refuse_or_try
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.desk import Desk
-from tickgate_server.desk.ledger import Ledger
-from tickgate_server.desk.pieces import pieces, take_piece
-from tickgate_server.desk_store import Checkpoints, restore
+from tickgate_server.desk_store import Checkpoints, begin_journaled
 from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.intake import Intake
@@ -27,17 +27,14 @@ from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.payload import payload_of
 from tickgate_server.records import FEATURES, Decision, Request, Stage, stated
-from tickgate_server.risk import portfolio
-from tickgate_server.risk import request_ids as ids
+from tickgate_server.risk import portfolio, valuation
 from tickgate_server.risk.book import TRADING, Book
 from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.feed import RiskDataFeed
 from tickgate_server.risk.gate import LIMITS, OUT_VALUES, PASSES, VALUES, WAIVED, judge
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
-from tickgate_server.risk.regimes import TradingState
 from tickgate_server.ticks import market
 from tickgate_server.ticks.instruments import Universe
 from tickgate_server.ticks.market import MarketState
@@ -46,9 +43,6 @@ from tickgate_server.ticks.symbols import SymbolTable
 # Plain ints beside the enums: looking a member up costs more than the comparison.
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
 _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
-_EXPIRED, _REUSED = int(Reason.REQUEST_EXPIRED), int(Reason.REQUEST_ID_REUSED)
-_DESK_HALTED, _DESK_REDUCING = int(Reason.TRADING_STATE_HALTED), int(Reason.TRADING_STATE_REDUCING)
-_HALTED, _REDUCING = int(TradingState.HALTED), int(TradingState.REDUCING)
 _NAN = float("nan")
 _NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
 _NEVER_NS = 1 << 62
@@ -156,13 +150,10 @@ class Engine:
         for model in registry.models:
             self._numbers[model] = self.desk.add_model(model.name, model.version, model.manifest.allowed_regimes)
         if journal is not None:
-            restored = self._restored(journal.folder, limits or Limits())
-            self.desk.take_memory(restored)
-            self._state_start(journal, list(pieces(restored)))
-            self._checkpoints = Checkpoints(journal.folder)
-            self._checkpointed = journal.segments_begun
-            self.desk.on_polled = self._keep_checkpoint
-            self._checkpoints.take(self.desk, journal.next_sequence - 1)
+            begin_journaled(journal, self.desk, registry, asdict(settings))
+            self._checkpoints = Checkpoints(journal, self.desk)
+            self.desk.on_polled = self._checkpoints.keep_up
+        self._answered = AnsweredRequests(self.desk, registry, self._numbers)
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()
@@ -171,56 +162,11 @@ class Engine:
         """A model's number in the book."""
         return self._numbers[model]
 
-    def _restored(self, folder: Path, limits: Limits) -> Ledger:
-        """What a journal tells, in a ledger of its own: the desk begins with what that states, as in a replay."""
-        settings, universe = self.settings, self.symbols.universe
-        table = SymbolTable(universe, settings.capacity, settings.worker, settings.workers)
-        quotes_trades = np.full_like(self._market.quotes_trades, np.nan)
-        book = Book(settings.capacity, quotes_trades, table.contracts, checks=len(CHECKS), out=OUT_VALUES)
-        found = Ledger(book, table, limits, workers=settings.workers, clock_ns=None)
-        table.on_row = found.add_row
-        for model in self.registry.models:
-            found.add_model(model.name, model.version, model.manifest.allowed_regimes)
-        restore(found, folder)
-        return found
-
-    def _state_start(self, journal: JournalWriter, book: list[dict[str, Any]]) -> None:
-        """Tell the journal all that decisions depend on from here, beginning with empty windows."""
-        universe = self.symbols.universe
-        instruments = [instrument.model_dump(mode="json") for instrument in universe.instruments.values()]
-        settings = {
-            "engine": asdict(self.settings),
-            "default_model": self.registry.default,
-            "closed": universe.closed,
-            "instruments": instruments,
-        }
-        journal.append_control(ControlKind.SETTINGS, settings)
-        journal.append_control(ControlKind.LIMITS, self.desk.whole.model_dump(mode="json"))
-        for model in self.registry.models:
-            journal.add_model(model)
-        for refused in self.registry.refused:
-            journal.add_refused(refused.name, refused.version, type(refused.error).__name__)
-        for model in self.registry.models:
-            self.desk.heed(model.name, model.version, journal.add_model(model))
-        for piece in book:
-            journal.append_control(ControlKind.WARM_START, piece)
-            take_piece(self.desk, piece)
-
-    def _keep_checkpoint(self) -> None:
-        """A checkpoint for each segment: what is older may then be removed."""
-        journal = cast("JournalWriter", self.journal)
-        if journal.segments_begun != self._checkpointed and self._checkpoints.take(
-            self.desk, journal.next_sequence - 1
-        ):
-            self._checkpointed = journal.segments_begun
-
     def close(self) -> None:
         """End the models' threads, whose unsettled runs are given up, and write the last checkpoint of the book."""
         self._threads.close()
         if self.journal is not None:
-            self._checkpoints.settle()
-            self._checkpoints.take(self.desk, self.journal.next_sequence - 1)
-            self._checkpoints.settle()
+            self._checkpoints.close()
 
     @property
     def timekeeper(self) -> int | None:
@@ -265,7 +211,7 @@ class Engine:
         due_ns = request.arrival_ns + budget_ns
         self._begin(request, decision, model, budget_ns)
         decision.waiting_ns = start_ns - request.arrival_ns
-        if request.request_id and self._answered_before(request, decision):
+        if request.request_id and self._answered.again(request, decision):
             return True
         remaining = model.remaining
         expected_ns = remaining.from_features_ns
@@ -274,7 +220,7 @@ class Engine:
             thread.require_room()
             expected_ns += thread.ahead * remaining.from_inference_ns
         if due_ns - start_ns <= expected_ns:
-            self._refuse_or_try(decision, "features", start_ns - request.arrival_ns, expected_ns)
+            refuse_or_try(decision, "features", start_ns - request.arrival_ns, expected_ns)
 
         decision.stage = _FEATURES
         price, vector = self._intake.take(request, decision, model)
@@ -285,7 +231,7 @@ class Engine:
             decision.vector = vector
             if due_ns - features_end_ns <= remaining.from_inference_ns:
                 spent_ns = features_end_ns - request.arrival_ns
-                self._refuse_or_try(decision, "inference", spent_ns, remaining.from_inference_ns)
+                refuse_or_try(decision, "inference", spent_ns, remaining.from_inference_ns)
             if thread is not None:
                 self._tell_started(request, decision, vector)
                 return False
@@ -295,7 +241,7 @@ class Engine:
             decision.inference_ns = inference_end_ns - features_end_ns
             if due_ns - inference_end_ns <= remaining.from_risk_ns:
                 spent_ns = inference_end_ns - request.arrival_ns
-                self._refuse_or_try(decision, "risk", spent_ns, remaining.from_risk_ns)
+                refuse_or_try(decision, "risk", spent_ns, remaining.from_risk_ns)
             decision.stage = _RISK
             self._judge(decision, model, probability_up, price)
             decision.risk_ns = perf_counter_ns() - inference_end_ns
@@ -304,7 +250,7 @@ class Engine:
         end_ns = perf_counter_ns()
         decision.total_ns = end_ns - request.arrival_ns
         if end_ns >= due_ns:
-            self._refuse_or_try(decision, "encoding", decision.total_ns, 0)
+            refuse_or_try(decision, "encoding", decision.total_ns, 0)
         return True
 
     def start(self, request: Request, decision: Decision) -> None:
@@ -355,7 +301,7 @@ class Engine:
         self._take_times(decision, run)
         spent_ns = perf_counter_ns() - request.arrival_ns
         if run.outcome is Outcome.TIME_UP:
-            self._refuse_or_try(decision, "risk" if run.started_ns else "inference", spent_ns, 0)
+            refuse_or_try(decision, "risk" if run.started_ns else "inference", spent_ns, 0)
         if run.outcome is Outcome.TOO_LATE_TO_START:
             expected_ns = run.due_ns - run.latest_start_ns
             raise BudgetSpent("inference", decision.budget_ns, spent_ns, expected_ns)
@@ -364,14 +310,14 @@ class Engine:
         self._finish_scored(request, decision, run.probability_up)
 
     def _finish_scored(self, request: Request, decision: Decision, probability_up: float) -> None:
-        if request.request_id and self._answered_before(request, decision):  # while its model ran
+        if request.request_id and self._answered.again(request, decision):  # while its model ran
             return
         model = cast("LoadedModel", decision.model)
         start_ns = perf_counter_ns()
         expected_ns = model.remaining.from_risk_ns
         spent_ns = start_ns - request.arrival_ns
         if decision.budget_ns - spent_ns <= expected_ns:
-            self._refuse_or_try(decision, "risk", spent_ns, expected_ns)
+            refuse_or_try(decision, "risk", spent_ns, expected_ns)
         decision.stage = _RISK
         of_caller = request.input == FEATURES
         price = request.reference_price if of_caller else float(self._market.quotes_trades[decision.row, market.PRICE])
@@ -381,7 +327,7 @@ class Engine:
         decision.stage = _ENCODING
         decision.total_ns = end_ns - request.arrival_ns
         if decision.total_ns >= decision.budget_ns:
-            self._refuse_or_try(decision, "encoding", decision.total_ns, 0)
+            refuse_or_try(decision, "encoding", decision.total_ns, 0)
 
     @staticmethod
     def _take_times(decision: Decision, run: Run) -> None:
@@ -401,22 +347,6 @@ class Engine:
         if self.journal is not None:
             payload = {"ticket": decision.ticket, "request": stated(request, cast("LoadedModel", decision.model))}
             self.journal.append_control(ControlKind.STARTED, payload, clock_ns=decision.clock_ns)
-
-    def check_budget(self, request: Request, decision: Decision) -> None:
-        """The last look at a decided request's budget, once its answer is encoded; raises `BudgetSpent`.
-
-        The run is completed here, in time or not, and counts for what is expected of later ones.
-        """
-        now_ns = perf_counter_ns()
-        spent_ns = now_ns - request.arrival_ns
-        if decision.scored and not decision.repeated:
-            remaining = cast("LoadedModel", decision.model).remaining
-            features_ns = spent_ns - decision.waiting_ns
-            inference_ns = features_ns - decision.features_ns
-            completed = remaining.trial_completed if decision.trial else remaining.completed
-            completed(features_ns, inference_ns, inference_ns - decision.inference_ns, now_ns)
-        if spent_ns >= decision.budget_ns:
-            raise BudgetSpent("sending", decision.budget_ns, spent_ns)
 
     def record(self, request: Request, decision: Decision, *, request_id: str, status: int) -> int:
         """Append what became of a request to the journal, if there is one; once for each, before its answer leaves.
@@ -469,19 +399,6 @@ class Engine:
             self.journal.append_control(ControlKind.UNSENT, {"sequences": sequences, "status": status})
         self.desk.release_unsent(sequences)
 
-    def _refuse_or_try(self, decision: Decision, stage: str, spent_ns: int, expected_ns: int) -> None:
-        """Raise `BudgetSpent`, unless there is time left and this is the request to try with."""
-        remaining = cast("LoadedModel", decision.model).remaining
-        if spent_ns < decision.budget_ns:
-            decision.trial = decision.trial or remaining.try_one(perf_counter_ns())
-            if not decision.trial:
-                raise BudgetSpent(stage, decision.budget_ns, spent_ns, expected_ns)
-            return
-        if decision.stage >= _INFERENCE:
-            from_features_ns = spent_ns - decision.waiting_ns
-            remaining.exceeded(from_features_ns, from_features_ns - decision.features_ns)
-        raise BudgetSpent(stage, decision.budget_ns, spent_ns)
-
     def _begin(self, request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:
         decision.stage = _WAITING
         decision.applied = False
@@ -513,7 +430,7 @@ class Engine:
         elif decision.applied:
             portfolio.advance(table, request.exchange_ts_ns)
         if decision.applied and request.kind & market.TRADE:
-            portfolio.mark(table, decision.row, request.price)
+            valuation.mark(table, decision.row, request.price)
 
     def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""
@@ -569,71 +486,4 @@ class Engine:
             signed = decision.size if decision.action == _BUY else -decision.size
             self.desk.reserve(decision.row, signed, decision.valid_for_us, decision.order_id)
         if request.request_id and decision.payload:
-            self._keep_answer(request, decision, sequence)
-
-    def _keep_answer(self, request: Request, decision: Decision, sequence: int) -> None:
-        kept = self.desk.ids
-        entry = kept.keep(request.request_id, decision.payload)
-        now_ns = self.desk.now_ns()
-        valid_us = decision.valid_for_us or self.desk.limits.valid_for_us
-        number = self._numbers[cast("LoadedModel", decision.model)]
-        kept.facts[entry] = (
-            sequence,
-            now_ns + valid_us * 1000,
-            now_ns,
-            decision.action,
-            decision.reason,
-            decision.valid_for_us,
-            number,
-            decision.scored,
-            decision.reducing,
-            decision.regime,
-        )
-        kept.values[entry] = (
-            decision.size,
-            decision.limit_price,
-            decision.target,
-            decision.value,
-            decision.confidence,
-            decision.remaining,
-        )
-
-    def _answered_before(self, request: Request, decision: Decision) -> bool:
-        """Whether the request id is known; then the first answer is in `decision` again, or why it is not."""
-        kept = self.desk.ids
-        decision.payload = payload = payload_of(request)
-        entry = kept.find(request.request_id)
-        if entry < 0:
-            return False
-        decision.repeated = True
-        decision.stage = _ENCODING
-        facts = kept.facts[entry].tolist()
-        decision.clock_ns = now_ns = self.desk.now_ns()
-        if not kept.same_payload(entry, payload):
-            decision.reason = _REUSED
-        elif now_ns >= facts[ids.EXPIRES_NS]:
-            decision.reason = _EXPIRED
-        elif facts[ids.ACTION] != _HOLD and decision.trading_state == _HALTED:
-            decision.reason = _DESK_HALTED
-        elif facts[ids.ACTION] != _HOLD and decision.trading_state == _REDUCING and not facts[ids.REDUCING]:
-            decision.reason = _DESK_REDUCING
-        else:
-            decision.action, decision.reason = facts[ids.ACTION], facts[ids.REASON]
-            decision.valid_for_us = facts[ids.VALID_FOR_US]
-            decision.scored, decision.reducing = bool(facts[ids.SCORED]), bool(facts[ids.REDUCING])
-            decision.regime = facts[ids.REGIME]
-            decision.sent_ns = facts[ids.CLOCK_NS]
-            if facts[ids.MODEL] >= 0:  # else it was answered before a restart
-                decision.model = self.registry.models[facts[ids.MODEL]]
-            if decision.action != _HOLD:
-                decision.order_id = facts[ids.SEQUENCE]
-            (
-                decision.size,
-                decision.limit_price,
-                decision.target,
-                decision.value,
-                decision.confidence,
-                decision.remaining,
-            ) = kept.values[entry].tolist()
-        decision.total_ns = perf_counter_ns() - request.arrival_ns
-        return True
+            self._answered.keep(request, decision, sequence)

@@ -6,6 +6,7 @@ tickgate, of a library that computes, of the kernels' sources, or another CPU.
 """
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ def replay(folder: Path, repository: Path, *, keep: int = 1) -> Replayed:
     return comparison.result
 
 
-class Replayer:
+class Replayer(ABC):
     """Feeds an engine what a journal recorded, in the order applied; a subclass says what comes of each decision.
 
     Attributes:
@@ -149,10 +150,10 @@ class Replayer:
 
     # -- what a subclass may do otherwise ----------------------------------------------------------------------------
 
-    def environment(self, written: Mapping[str, Any]) -> None:
+    def environment(self, written: Mapping[str, Any]) -> None:  # noqa: B027 - a hook
         """A segment begins that was written with these versions, on this CPU."""
 
-    def server_started(self) -> None:
+    def server_started(self) -> None:  # noqa: B027 - a hook
         """A server starts, its windows empty."""
 
     def stated_limits(self, entry: ControlEntry) -> None:
@@ -170,17 +171,17 @@ class Replayer:
         """Something happened to the desk."""
         desk.apply(entry.code, entry.payload, entry.sequence, entry.clock_ns)
 
+    @abstractmethod
     def decided(self, entry: DecisionEntry, request: Request, decision: Decision, engine: Engine) -> None:
         """A decision was made again, and nothing was reserved for it yet."""
-        raise NotImplementedError
 
-    def failed(self, entry: DecisionEntry, error: Exception) -> None:
+    def failed(self, entry: DecisionEntry, error: Exception) -> None:  # noqa: B027 - a hook
         """A request that was decided is refused here."""
 
-    def took_in(self, entry: DecisionEntry) -> None:
+    def took_in(self, entry: DecisionEntry) -> None:  # noqa: B027 - a hook
         """A request's input was applied, and it ended without a decision: its budget was spent."""
 
-    def passed_over(self, entry: DecisionEntry) -> None:
+    def passed_over(self, entry: DecisionEntry) -> None:  # noqa: B027 - a hook
         """A request changed nothing: it was refused, or its id was answered before."""
 
     # ----------------------------------------------------------------------------------------------------------------

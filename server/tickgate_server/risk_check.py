@@ -26,7 +26,7 @@ from tickgate_server.journal.layout import ControlKind, text
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.records import Decision, Request
 from tickgate_server.replay import Replayer, compared, environment_differences
-from tickgate_server.risk import checks, gate, portfolio
+from tickgate_server.risk import checks, gate, orders, portfolio
 from tickgate_server.risk.book import BREACHED, NOW_NS, ORDER_ID, ORDER_ROW, PEAK, PNL, UNUSED
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
@@ -368,7 +368,7 @@ def _reserve(desk: Desk, row: int, signed_size: float, valid_for_us: int, order_
     """Reserve what was approved then, whatever the new limits say; they do not count it."""
     table = desk.book.table
     expires_ns = int(desk.book.state[NOW_NS]) + valid_for_us * 1000
-    slot = portfolio.open_order(table, row, signed_size, expires_ns, order_id)
+    slot = orders.open_order(table, row, signed_size, expires_ns, order_id)
     if slot >= 0:
         desk.took_slot(slot, order_id)
 

@@ -304,11 +304,10 @@ def view_of(found: reports.Portfolio) -> PortfolioView:
 async def assert_portfolios_same(workers: list[Stubs], followers: list[Follower]) -> None:
     """While nobody asks, what the server shows is what its journal makes of the slow model."""
     for stubs, follower in zip(workers, followers, strict=True):
-        while True:  # until no reservation ended in between
-            before, after = [
-                (await stubs.desk.GetPortfolio(reports.GetPortfolioRequest(), timeout=_CALL_S), follower.follow())[0]
-                for _ in range(2)
-            ]
+        while True:  # until no reservation ended between the two looks: then the model has read no more than they show
+            before = await stubs.desk.GetPortfolio(reports.GetPortfolioRequest(), timeout=_CALL_S)
+            follower.follow()
+            after = await stubs.desk.GetPortfolio(reports.GetPortfolioRequest(), timeout=_CALL_S)
             if before == after:
                 break
         assert_same(view_of(after.portfolio), follower.slow)

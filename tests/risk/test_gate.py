@@ -23,7 +23,7 @@ from tests.support.risk import (
 
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.risk import book as layout
-from tickgate_server.risk import gate, portfolio
+from tickgate_server.risk import gate, orders, portfolio
 from tickgate_server.risk.checks import CHECKS, Check
 from tickgate_server.risk.gate import limit_price, passes
 from tickgate_server.risk.reasons import Reason
@@ -540,7 +540,7 @@ def test_an_order_that_finds_no_slot_is_held_until_an_order_ends() -> None:
     slots = [bench.open("B", 1.0) for _ in range(layout.ORDERS_LIMIT)]
     assert bench.open("B", 1.0) == -1
     assert bench.ask(10.0).reason is Reason.PORTFOLIO_ORDERS_FULL
-    portfolio.end_order(bench.book.table, slots[7], OrderState.CANCELLED)
+    orders.end_order(bench.book.table, slots[7], OrderState.CANCELLED)
     assert bench.ask(10.0).reason is Reason.APPROVED
     assert bench.open("A", 1.0) == slots[7]
 
@@ -653,7 +653,7 @@ def test_more_than_what_is_left_to_exit_does_not_reduce() -> None:
     slot = bench.open("A", -7.0)
     assert bench.ask(0.0).order == -3.0
     assert bench.ask(0.0).reducing
-    portfolio.accept_order(bench.book.table, slot)
+    orders.accept_order(bench.book.table, slot)
     bench.open("A", -3.0)
     bench.open("A", 2.0)  # target 0 now asks for 2 to be sold, and exits of all are at work
     found = bench.ask(0.0)
@@ -738,11 +738,11 @@ def test_sizes_and_exposures_are_those_of_a_slow_model(
 ) -> None:
     bench = GateBench(*SYMBOLS, found=limits(currencies=RATES, max_price_deviation=1.0))
     slow = {}
-    for one, (filled, orders, price) in zip(SYMBOLS, rows, strict=True):
-        slow[one.symbol] = SlowRow(filled, orders, price)
+    for one, (filled, opened, price) in zip(SYMBOLS, rows, strict=True):
+        slow[one.symbol] = SlowRow(filled, opened, price)
         bench.price(one.symbol, price)
         bench.hold(one.symbol, filled)
-        for order in orders:
+        for order in opened:
             bench.open(one.symbol, order)
     own = slow[symbol]
     price = own.mark * off

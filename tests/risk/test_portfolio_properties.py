@@ -22,7 +22,7 @@ from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.records import TICK, Decision, Request, Stage
 from tickgate_server.risk import book as columns
-from tickgate_server.risk import portfolio
+from tickgate_server.risk import portfolio, valuation
 from tickgate_server.risk.book import ORDERS_LIMIT, Book
 from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.data import RiskData
@@ -195,7 +195,7 @@ class Portfolios(RuleBasedStateMachine):
         desk, now_ns = self.desk, self.clock.now_ns
         row = desk.row_of(symbol)
         portfolio.advance(desk.book.table, now_ns)
-        portfolio.mark(desk.book.table, row, price)
+        valuation.mark(desk.book.table, row, price)
         self.slow.advance(now_ns)
         self.slow.mark(symbol, price)
         order_id = self._journaled(symbol, price, signed, valid_for_us)

@@ -10,19 +10,10 @@ from numpy.polynomial.hermite_e import HermiteE
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # ships no types
 
+from tickgate_server.risk import exposures
 from tickgate_server.risk import value_at_risk as var
-from tickgate_server.risk.value_at_risk import (
-    CORNISH_FISHER,
-    HELD,
-    HISTORICAL,
-    PARAMETRIC,
-    SIGMA_ERROR,
-    UPDATES,
-    VARIANCE,
-    VARIANCE_ERROR,
-    Exposures,
-    cornish_fisher,
-)
+from tickgate_server.risk.exposures import HELD, SIGMA_ERROR, UPDATES, VARIANCE, VARIANCE_ERROR, Exposures
+from tickgate_server.risk.value_at_risk import CORNISH_FISHER, HISTORICAL, PARAMETRIC, cornish_fisher
 
 Z99 = 2.3263478740408408
 METHODS = [PARAMETRIC, HISTORICAL, CORNISH_FISHER]
@@ -32,12 +23,12 @@ Array = NDArray[np.float64]
 
 
 def recompute(book: Exposures) -> None:
-    var.recompute(book.covariance, book.scenarios, book.weights, book.sigma_w, book.scenario_pnl, book.totals)
+    exposures.recompute(book.covariance, book.scenarios, book.weights, book.sigma_w, book.scenario_pnl, book.totals)
 
 
 def change(book: Exposures, member: int, delta: float) -> None:
     arrays = (book.covariance, book.scenarios, book.weights, book.sigma_w, book.scenario_pnl, book.totals)
-    var.change_weight(member, delta, *arrays)
+    exposures.change_weight(member, delta, *arrays)
 
 
 def risk(book: Exposures, member: int, delta: float, method: int = PARAMETRIC, z: float = Z99) -> float:
@@ -121,7 +112,7 @@ def test_after_any_changes_the_state_is_that_of_the_full_matrix(seed: int, n: in
     weights = book.weights.astype(np.longdouble)
     variance, gross, _ = exact_variance(book.covariance, book.weights)
     deviations = np.sqrt(np.diag(book.covariance))
-    largest = math.sqrt(book.totals[var.LARGEST]) + math.sqrt(gross)
+    largest = math.sqrt(book.totals[exposures.LARGEST]) + math.sqrt(gross)
     np.testing.assert_array_less(
         np.abs(book.sigma_w - book.covariance @ weights), 1e-12 * deviations * largest + 1e-300
     )

@@ -24,7 +24,7 @@ from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.registry import ModelRegistry, load_repository
-from tickgate_server.risk import gate, portfolio
+from tickgate_server.risk import gate, orders, portfolio, valuation
 from tickgate_server.risk.book import UNUSED, Book
 from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.data import RiskData
@@ -183,7 +183,7 @@ class GateBench:
         """A trade at that price; the volatility stays at the floor."""
         row = self.row(symbol)
         self.quotes_trades[row, [market.PRICE, market.SIGMA]] = price, 0.0
-        portfolio.mark(self.book.table, row, price)
+        valuation.mark(self.book.table, row, price)
 
     def set_limits(self, **changes: Any) -> None:
         """Put other limits in force."""
@@ -196,7 +196,7 @@ class GateBench:
 
     def open(self, symbol: str, signed_size: float) -> int:
         """An order at work that no gate has seen; its slot."""
-        return portfolio.open_order(
+        return orders.open_order(
             self.book.table, self.row(symbol), signed_size, 0, 1_000_000 + int(self.book.state[UNUSED])
         )
 

@@ -17,7 +17,7 @@ from tickgate_server.desk import terms
 from tickgate_server.errors import FieldInvalid, RequestError
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.records import TICK
-from tickgate_server.risk import portfolio
+from tickgate_server.risk import orders, portfolio, valuation
 from tickgate_server.risk.book import (
     ALLOWED_REGIMES,
     BREACHED,
@@ -53,7 +53,7 @@ from tickgate_server.risk.reports import (
 from tickgate_server.risk.request_ids import RequestIds
 from tickgate_server.ticks import symbols as symbol_rows
 from tickgate_server.ticks.instruments import Instrument
-from tickgate_server.ticks.market import TRADE
+from tickgate_server.ticks.market import TRADE, VALUES
 from tickgate_server.ticks.symbols import LOT, MULTIPLIER, SymbolTable
 
 FILLS_KEPT = 65_536
@@ -187,7 +187,7 @@ class Ledger:
         for sequence in sequences:
             slot = self._slot_of.get(sequence)
             if slot is not None and self.book.order_facts[slot, ORDER_STATE] == OrderState.RESERVED:
-                portfolio.end_order(self.book.table, slot, OrderState.CANCELLED)
+                orders.end_order(self.book.table, slot, OrderState.CANCELLED)
             self.ids.forget(sequence)
 
     # -- what records tell -----------------------------------------------------------------------------------------
@@ -237,13 +237,13 @@ class Ledger:
     def _apply_order(self, slot: int, state: OrderState) -> None:
         table = self.book.table
         if state is OrderState.ACCEPTED:
-            portfolio.accept_order(table, slot)
+            orders.accept_order(table, slot)
         elif self.book.order_facts[slot, ORDER_STATE] in OPEN:
-            portfolio.end_order(table, slot, state)
+            orders.end_order(table, slot, state)
             self.book.order_facts[slot, EXPIRES_NS] = 0  # said, and not lapsed
 
     def _apply_foreign(self, row: int, signed: float, order_id: int) -> None:
-        slot = portfolio.open_order(self.book.table, row, signed, 0, order_id)
+        slot = orders.open_order(self.book.table, row, signed, 0, order_id)
         self.took_slot(slot, order_id)
 
     def _apply_fill(self, report: FillReport, row: int, slot: int, content: int) -> None:
@@ -300,14 +300,14 @@ class Ledger:
     def _set_row(self, row: int, instrument: Instrument) -> None:
         terms.write_row(self.book, row, instrument, self.limits)
         if self.book.facts[row, HELD]:
-            portfolio.revalue(self.book.table, row)
+            valuation.revalue(self.book.table, row)
 
     def apply_risk_data(self, found: Found) -> None:
         """Take risk data in, without a word to the journal."""
         self._members = {symbol: index for index, symbol in enumerate(found.data.symbols)}
         members = np.array([self._members.get(name, -1) for name in self.names], np.int64)
         self.book.adopt(found.data, found.exposures, members)
-        portfolio.recompute(self.book.table)
+        valuation.recompute(self.book.table)
 
     def put_state(self, state: TradingState, reason: str, who: str) -> None:
         """Set the trading state while the book is restored, without a word to the journal."""
@@ -342,9 +342,20 @@ class Ledger:
                 raise
             return  # a price of what is traded here no more
         if price is not None:
-            portfolio.mark(table, row, price)
+            valuation.mark(table, row, price)
         if signed_size:
             self.reserve(row, signed_size, valid_for_us, sequence)
+
+    def twin(self) -> "Ledger":
+        """An empty one with the same instruments, models and limits, and rows of its own."""
+        rows = self.symbols.twin()
+        quotes_trades = np.full((len(self.book.rows), VALUES), np.nan)
+        book = Book(len(self.book.rows), quotes_trades, rows.contracts, self.book.bounds.size, self.book.out.size)
+        found = Ledger(book, rows, self.whole, workers=self._workers, clock_ns=None)
+        rows.on_row = found.add_row
+        for (name, version), model in self.models.items():
+            found.add_model(name, version, model.allowed_regimes)
+        return found
 
     def take_memory(self, other: "Ledger") -> None:
         """Take over the request ids and fill ids that another ledger knows."""

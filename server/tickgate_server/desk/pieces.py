@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tickgate_server.desk.ledger import OPEN, Ledger
-from tickgate_server.risk import portfolio
+from tickgate_server.risk import orders, valuation
 from tickgate_server.risk.book import (
     ACCOUNT_TOKENS,
     ACCOUNT_TOKENS_NS,
@@ -135,10 +135,10 @@ def take_piece(ledger: Ledger, piece: Mapping[str, Any]) -> None:
         row = ledger.row_of(symbol)
         count = len(_ROW_STATED)
         book.rows[row, _ROW_STATED], book.facts[row, _ROW_FACTS_STATED] = said[:count], said[count:]
-        portfolio.revalue(book.table, row)
+        valuation.revalue(book.table, row)
     for order_id, symbol, signed, remaining, state, expires_ns in piece.get("orders", ()):
         _take_order(ledger, order_id, ledger.row_of(symbol), signed, remaining, OrderState(state), expires_ns)
-    portfolio.sum_account(book.table)
+    valuation.sum_account(book.table)
     book.account[PEAK] = peak
     book.state[BREACHED] = 0
     ledger.know_fills(piece.get("fills", ()))
@@ -149,9 +149,9 @@ def _take_order(
 ) -> None:
     table = ledger.book.table
     left = remaining if signed > 0.0 else -remaining
-    slot = portfolio.open_order(table, row, left, expires_ns if state is OrderState.RESERVED else 0, order_id)
+    slot = orders.open_order(table, row, left, expires_ns if state is OrderState.RESERVED else 0, order_id)
     ledger.took_slot(slot, order_id)
     ledger.book.orders[slot, SIGNED_SIZE] = signed
     if state not in OPEN:
-        portfolio.end_order(table, slot, state)
+        orders.end_order(table, slot, state)
         ledger.book.order_facts[slot, EXPIRES_NS] = expires_ns

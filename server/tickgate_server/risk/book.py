@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tickgate_server.arrays import ArrayTable
 from tickgate_server.risk.data import RiskData
+from tickgate_server.risk.exposures import Exposures
 from tickgate_server.risk.regimes import Regime, TradingState
-from tickgate_server.risk.value_at_risk import Exposures
 
 ORDERS_LIMIT = 16_384
 """Most orders open at once; beyond it a signal is HOLD, PORTFOLIO_ORDERS_FULL. Ended orders keep their slots, for late

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from tickgate_server.risk.data import FILE_NAME, RiskData, RiskDataInvalid, parse
-from tickgate_server.risk.value_at_risk import Exposures
+from tickgate_server.risk.exposures import Exposures
 
 KEPT_FILES = 4096
 """Most files kept for replay; the oldest go, and a journal that needs them cannot be replayed."""

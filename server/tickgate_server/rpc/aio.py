@@ -1,6 +1,7 @@
 """The listeners on the public `grpc.aio` server, under uvloop."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
@@ -143,15 +144,16 @@ class _SignalHandlers:
 
     async def _come_to(self, turns: Generator[Pending | None, None, bytes | Status]) -> bytes | Status:
         """What a stream message is answered with, in turns with other calls."""
-        while True:
-            try:
-                pending = next(turns)
-            except StopIteration as finished:
-                return cast("bytes | Status", finished.value)
-            if pending is None:
-                await asyncio.sleep(0)
-            else:
-                await self._settled(pending)
+        with contextlib.closing(turns):  # cancelled, what its items reserved is released
+            while True:
+                try:
+                    pending = next(turns)
+                except StopIteration as finished:
+                    return cast("bytes | Status", finished.value)
+                if pending is None:
+                    await asyncio.sleep(0)
+                else:
+                    await self._settled(pending)
 
     async def _settled(self, pending: Pending) -> None:
         """Run the model of a request on its thread; cancelled with the call."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from google.protobuf.message import DecodeError
 
 from tickgate.v1 import signal_pb2 as pb
+from tickgate_server.budgets import check_budget
 from tickgate_server.engine import Engine
 from tickgate_server.errors import BudgetSpent, FieldInvalid
 from tickgate_server.journal.errors import JournalError
@@ -288,7 +289,7 @@ class Answers:
         """The response to a request that was decided, or the status; journaled."""
         try:
             response = self._encoder.encode(decision, request_id)
-            self._engine.check_budget(request, decision)
+            check_budget(request, decision)
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(status_of(error), request, decision, request_id)
         try:

@@ -1,7 +1,7 @@
 """Calls on gRPC's own completion queue that stay a while: streams, watches, and those that wait for a slow model."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -97,7 +97,7 @@ class Stream:
         self._call = call
         self._answer = answer
         self._answers = answers
-        self._turns: Iterator[Pending | None] = iter(())
+        self._turns: Generator[Pending | None, None, Answer] | None = None
         self._pending: Pending | None = None
         self._waiting = True  # for the next message
         self._over = False
@@ -121,6 +121,8 @@ class Stream:
         self._calls.closed(self)
         if self._pending is not None and self._answers is not None:
             self._answers.cancel(self._pending)
+        if self._turns is not None:
+            self._turns.close()  # what its items reserved is released
 
     def _on_message(self, event: Event) -> None:
         if self._reserved and not event.success and self._answers is not None:
@@ -146,7 +148,7 @@ class Stream:
 
     def _unfinished(self) -> bool:
         """Take one turn at the message at hand; False once it is answered, or waits for a model."""
-        if self._over:
+        if self._over or self._turns is None:
             return False
         try:
             self._pending = next(self._turns)

@@ -47,6 +47,10 @@ class SymbolTable:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def twin(self) -> "SymbolTable":
+        """An empty one of the same universe."""
+        return SymbolTable(self.universe, self._capacity, self._worker, self._workers)
+
     @property
     def names(self) -> list[str]:
         """The symbols by row."""

@@ -26,8 +26,9 @@ from tickgate_server.risk.book import BOUNDS, NOW_NS, OUT, POLICY, STATE, TRADIN
 from tickgate_server.risk.book import VALID_FOR as POLICY_VALID_FOR
 from tickgate_server.risk.checks import CONFIDENCE
 from tickgate_server.risk.gate import ORDER, judge
-from tickgate_server.risk.portfolio import advance, mark, reserve
+from tickgate_server.risk.portfolio import advance, reserve
 from tickgate_server.risk.request_ids import find_id, payload_hash
+from tickgate_server.risk.valuation import mark
 from tickgate_server.rpc.lane.facts import (
     ACTION,
     APPLIED,
