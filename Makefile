@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 INSTALLED := $(VENV)/.installed
+TEST_WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup check-system demo test soak lint format proto docs lock bench clean
@@ -33,7 +34,7 @@ demo: $(INSTALLED)
 	@$(BIN)/tickgate demo
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m pytest --soak -v --log-cli-level=INFO
