@@ -360,11 +360,12 @@ def running(models: Path, instruments: Path, workers: int, environment: Mapping[
         assert process.stop() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(("workers", "inline_limit_us"), [(1, 1e9), (4, 0.0)], ids=["1 in place", "4 on threads"])
 def test_no_worst_case_passes_its_limit_while_64_callers_ask(
-    models: Path, instruments: Path, soak: Callable[[int, int], int], workers: int
+    models: Path, instruments: Path, soak: Callable[[int, int], int], workers: int, inline_limit_us: float
 ) -> None:
     environment = {f"TICKGATE_RISK__{name.upper()}": str(value) for name, value in RISK.items()}
+    environment["TICKGATE_MODELS__INLINE_LIMIT_US"] = str(inline_limit_us)  # 0: each model on a thread of its own
     requests = soak(4_000, 1_000_000)
     with running(models, instruments, workers, environment) as server_process:
         told, followers = asyncio.run(campaign(server_process, requests, LIMITS.slice_of(workers)))

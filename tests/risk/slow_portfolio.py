@@ -9,6 +9,7 @@ import pytest
 
 from tickgate_server.journal.entries import ControlEntry, DecisionEntry, Entry
 from tickgate_server.journal.layout import ControlKind, Flags, text
+from tickgate_server.records import TICK
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action
 from tickgate_server.risk.regimes import TradingState
@@ -404,7 +405,7 @@ def _apply_decision(slow: SlowPortfolio, entry: DecisionEntry) -> None:
     clock_ns = int(row["clock_ns"]) or (int(row["exchange_ts_ns"]) if row["applied"] else 0)
     slow.advance(clock_ns)
     symbol = text(row, "symbol")
-    if row["applied"] and row["tick_kind"] & TRADE:
+    if row["applied"] and row["tick_kind"] & TRADE and not row["ticket"]:  # else with its STARTED record
         slow.mark(symbol, float(row["price"]))
     if row["status"] == 0 and row["action"] in (Action.BUY, Action.SELL):
         size = float(row["order_size"])
@@ -430,6 +431,12 @@ def _apply_control(slow: SlowPortfolio, entry: ControlEntry) -> None:
             slow.set_positions([PositionSet(**position) for position in said["positions"]])
         case ControlKind.TIME:
             slow.advance(entry.clock_ns)
+        case ControlKind.STARTED:  # a request whose model runs on a thread of its own: what it asks is applied first
+            request = said["request"]
+            ticked = request["input"] == TICK
+            slow.advance(entry.clock_ns or (request["exchange_ts_ns"] if ticked else 0))
+            if ticked and request["kind"] & TRADE:
+                slow.mark(request["symbol"], request["price"])
         case ControlKind.TRADING_STATE:
             slow.set_state(TradingState(said["state"]))
         case ControlKind.UNSENT:

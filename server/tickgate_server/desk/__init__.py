@@ -145,24 +145,26 @@ class Desk(Ledger):
         if slot is None or self.names[self.book.order_facts[slot, ORDER_ROW]] != report.symbol:
             raise OrderUnknown(report.order_id)
         clock_ns = self.now_ns()
-        self._pass_time(clock_ns)
-        before = OrderState(int(self.book.order_facts[slot, ORDER_STATE]))
+        before = self._state_at(slot, clock_ns)
         changes = before in OPEN if report.state is not OrderState.ACCEPTED else before is not OrderState.ACCEPTED
-        changes = changes and before is not OrderState.FILLED
-        if changes:
-            payload: dict[str, Any] = {"order_id": report.order_id, "state": int(report.state)}
-            if before not in OPEN:  # open again: all of it is said, as a restart may not know it any more
-                signed, remaining = self.book.orders[slot].tolist()
-                payload |= {"symbol": report.symbol, "signed_size": remaining if signed > 0.0 else -remaining}
-            self._journal(ControlKind.ORDER, payload, clock_ns, flush=True)
-            self._apply_order(slot, report.state)
-            self._enforce_after(f"order {report.order_id} of {report.symbol}", slot_row=self._row_of_slot(slot))
-            self._changed()
+        if not changes or before is OrderState.FILLED:
+            self._journal(ControlKind.TIME, {}, clock_ns)  # time passes all the same, and a replay must know
+            self._pass_time(clock_ns)
+            return OrderAnswer(report.order_id, before, self._open_units(slot), changed=False)
+        payload: dict[str, Any] = {"order_id": report.order_id, "state": int(report.state)}
+        if before not in OPEN:  # open again: all of it is said, as a restart may not know it any more
+            signed, remaining = self.book.orders[slot].tolist()
+            payload |= {"symbol": report.symbol, "signed_size": remaining if signed > 0.0 else -remaining}
+        self._journal(ControlKind.ORDER, payload, clock_ns, flush=True)
+        self._pass_time(clock_ns)
+        self._apply_order(slot, report.state)
+        self._enforce_after(f"order {report.order_id} of {report.symbol}", slot_row=self._row_of_slot(slot))
+        self._changed()
         return OrderAnswer(
             report.order_id,
             OrderState(int(self.book.order_facts[slot, ORDER_STATE])),
             self._open_units(slot),
-            changes,
+            changed=True,
         )
 
     def _report_foreign(self, report: OrderReport) -> OrderAnswer:
@@ -177,11 +179,11 @@ class Desk(Ledger):
         if int(self.book.state[OPEN_ORDERS]) >= ORDERS_LIMIT:
             raise TableFull(ORDERS_LIMIT)
         clock_ns = self.now_ns()
-        self._pass_time(clock_ns)
         order_id = self.next_order_id()
         signed = report.size if report.side is Side.BUY else -report.size
         payload = {"order_id": 0, "symbol": report.symbol, "signed_size": signed}
         order_id = self._journal(ControlKind.ORDER, payload, clock_ns, flush=True) or order_id
+        self._pass_time(clock_ns)
         self._apply_foreign(row, signed, order_id)
         self._enforce_after(f"order {order_id} of {report.symbol}", slot_row=row)
         self._changed()
@@ -220,8 +222,8 @@ class Desk(Ledger):
         row = self.row_of(report.symbol)
         if known is None:
             clock_ns = self.now_ns()
-            self._pass_time(clock_ns)
             self._journal(ControlKind.FILL, asdict(report) | {"side": int(report.side)}, clock_ns, flush=True)
+            self._pass_time(clock_ns)
             self._apply_fill(report, row, slot, content)
             self._enforce_after(f"fill {report.fill_id} of {report.symbol}", slot_row=row)
             self._changed()
@@ -252,8 +254,8 @@ class Desk(Ledger):
             self.row_of(position.symbol)
         clock_ns = self.now_ns()
         payload = {"positions": [asdict(position) for position in positions], "reason": reason, "who": who}
-        self._pass_time(clock_ns)
         self._journal(ControlKind.POSITIONS, payload, clock_ns, flush=True)
+        self._pass_time(clock_ns)
         self._apply_positions(positions)
         _LOG.warning("positions set", symbols=[position.symbol for position in positions], reason=reason, who=who)
         for position in positions:

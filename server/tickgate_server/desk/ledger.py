@@ -262,8 +262,10 @@ class Ledger:
             portfolio.set_position(self.book.table, self.row_of(position.symbol), position.size, position.average_cost)
 
     def _apply_started(self, request: Mapping[str, Any], clock_ns: int) -> None:
-        """A request's tick was applied, whose decision came later."""
-        if request["input"] == TICK:
+        """A request's input was applied, whose decision came later: time passed, and a tick is what it brought."""
+        if request["input"] != TICK:
+            portfolio.advance(self.book.table, clock_ns)
+        else:
             price = request["price"] if request["kind"] & TRADE else None
             self.restore_decision(
                 symbol=request["symbol"],
@@ -390,6 +392,12 @@ class Ledger:
     def _open_units(self, slot: int) -> float:
         is_open = self.book.order_facts[slot, ORDER_STATE] in OPEN
         return float(self.book.orders[slot, REMAINING]) if is_open else 0.0
+
+    def _state_at(self, slot: int, clock_ns: int) -> OrderState:
+        """An order's state once time has passed to `clock_ns`: a reservation may have ended by then."""
+        state = OrderState(int(self.book.order_facts[slot, ORDER_STATE]))
+        lapsed = state is OrderState.RESERVED and self.book.order_facts[slot, EXPIRES_NS] <= clock_ns
+        return OrderState.EXPIRED if lapsed else state
 
     def _pass_time(self, clock_ns: int) -> None:
         portfolio.advance(self.book.table, clock_ns)
