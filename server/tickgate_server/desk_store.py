@@ -39,7 +39,7 @@ from tickgate_server.risk.reports import ReportRefused
 from tickgate_server.ticks.market import TRADE
 
 FILE_NAME = "portfolio.jsonl"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FILLS_PIECE = 1000
 _IDS_LOOKED_FOR = 2 * request_ids.KEPT  # records before a checkpoint that are read for request ids
 _UNREAD = (ControlKind.CONTROL_BLOCK, ControlKind.LIMITS)  # the observer's and the settings' of today count
@@ -136,6 +136,7 @@ def begin_journaled(
         "default_model": registry.default,
         "closed": universe.closed,
         "instruments": instruments,
+        "calendars": {calendar.name: calendar.sha256 for calendar in universe.calendars},
     }
     journal.append_control(ControlKind.SETTINGS, settings)
     journal.append_control(ControlKind.LIMITS, desk.whole.model_dump(mode="json"))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tickgate_server.desk import Desk
-from tickgate_server.desk.pieces import take_piece
+from tickgate_server.desk.pieces import PieceUnknown, take_piece
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
 from tickgate_server.journal.entries import ControlEntry, DecisionEntry, Entry
@@ -200,7 +200,10 @@ class Replayer(ABC):
         elif entry.code == ControlKind.STARTED:
             self._start(entry)
         elif entry.code == ControlKind.WARM_START:
-            self.warm_start(entry.payload, self._running(entry.sequence).desk)
+            try:
+                self.warm_start(entry.payload, self._running(entry.sequence).desk)
+            except PieceUnknown as error:
+                raise ReplayRefused(f"record {entry.sequence}: {error}") from error
         elif entry.code == ControlKind.CONTROL_BLOCK and "risk_data" in entry.payload:
             self._risk_data(entry)
         elif entry.code in _OF_THE_DESK:
@@ -277,6 +280,11 @@ class Replayer(ABC):
         engine = EngineSettings(**settings["engine"] | {"enforce_budgets": False, "queue_limit": 0})
         instruments = [Instrument.model_validate(instrument) for instrument in settings["instruments"]]
         universe = Universe({instrument.symbol: instrument for instrument in instruments}, settings["closed"])
+        for calendar in universe.calendars:
+            if settings.get("calendars", {}).get(calendar.name, calendar.sha256) != calendar.sha256:
+                raise ReplayRefused(
+                    f"sessions of {calendar.name} begin at other times here: another version of exchange_calendars"
+                )
         models = [self._load(name, version, sha256) for (name, version), sha256 in self._models.items()]
         registry = ModelRegistry(models, default=settings["default_model"])
         return Engine(engine, registry, universe, self.limits, clock_ns=lambda: self._clock_ns)

@@ -32,7 +32,14 @@ from tickgate_server.rpc.answers import Answers
 from tickgate_server.ticks.instruments import Instrument, Universe
 
 SYMBOLS = ("A", "B", "C", "D")
-UNIVERSE = Universe({name: Instrument(symbol=name, lot=1.0, minimum_size=1.0) for name in SYMBOLS}, closed=True)
+CALENDARS = {"B": "XNYS", "C": "CMES"}
+UNIVERSE = Universe(
+    {
+        name: Instrument(symbol=name, lot=1.0, minimum_size=1.0, calendar=CALENDARS.get(name, "24/7"))
+        for name in SYMBOLS
+    },
+    closed=True,
+)
 LIMITS = Limits(
     confidence_threshold=0.5,
     risk_budget=40.0,

@@ -1,5 +1,6 @@
 """The desk after the death of its process: what was acknowledged is there, and is there once."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.desk import desk_child
-from tests.desk.desk_child import LIMITS, Driver, apply, close, models_of, new_engine, publish
+from tests.desk.desk_child import CALENDARS, LIMITS, Driver, apply, close, models_of, new_engine, publish
 from tests.risk.slow_portfolio import GuardedPortfolio, SlowPortfolio, apply_entry, assert_same
 from tests.support.messages import tick
 
@@ -97,7 +99,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(
     """In one folder, one kill after another: segments turn, checkpoints are written, and the oldest records go."""
     operations = soak(3_000, 10_000)
     folder = tmp_path / "journal"
-    slow = GuardedPortfolio(LIMITS)
+    slow = GuardedPortfolio(LIMITS, calendars=CALENDARS)
     moments = random.Random(5)
     for number in range(soak(2, 20)):
         moment = moments.randrange(1, 2 * operations)  # two lines an operation, and some more in the pipe
@@ -138,7 +140,7 @@ class Past:
     def __init__(self, folder: Path, registry: ModelRegistry, operations: int = 0, segments: int = EVERYTHING) -> None:
         self.folder = folder
         self.registry = registry
-        self.slow = GuardedPortfolio(LIMITS)
+        self.slow = GuardedPortfolio(LIMITS, calendars=CALENDARS)
         self.segments = segments
         engine = new_engine(registry, folder, segments=segments)
         driver = Driver(engine, 1)
@@ -205,6 +207,17 @@ def test_a_checkpoint_that_is_damaged_is_not_believed(past: Past) -> None:
         assert_restored(engine, past.slow)
 
 
+def test_a_checkpoint_of_another_format_is_refused_with_both_formats_and_the_journal_tells_it_all(past: Past) -> None:
+    *said, _ = (past.folder / FILE_NAME).read_bytes().splitlines(keepends=True)
+    said[0] = said[0].replace(b'"format_version":2', b'"format_version":1')
+    hashed = json.dumps({"sha256": hashlib.sha256(b"".join(said)).hexdigest()}).encode()
+    (past.folder / FILE_NAME).write_bytes(b"".join([*said, hashed, b"\n"]))
+    with capture_logs() as logs, past.engine() as engine:
+        assert_restored(engine, past.slow)
+    (refused,) = [line["why"] for line in logs if line["event"] == "checkpoint refused"]
+    assert refused.endswith("expected format 2, found 1")
+
+
 def test_a_checkpoint_stands_for_the_segments_that_are_gone(past: Past) -> None:
     for number in segment_numbers(past.folder)[:2]:
         segment_path(past.folder, number).unlink()
@@ -212,7 +225,7 @@ def test_a_checkpoint_stands_for_the_segments_that_are_gone(past: Past) -> None:
         assert_restored(engine, past.slow)
 
 
-@pytest.mark.parametrize("checkpoint", ["", "no JSON", '{"format_version":1,"sequence":9}\n'])
+@pytest.mark.parametrize("checkpoint", ["", "no JSON", '{"format_version":2,"sequence":9}\n'])
 def test_a_portfolio_that_cannot_be_known_is_reduced_until_a_person_says_otherwise(past: Past, checkpoint: str) -> None:
     with past.engine() as engine:
         # In the records that remain somebody resumed: that was before, and of another portfolio.

@@ -1,9 +1,11 @@
 """The portfolio of spec section 6 in plain Python: dicts, loops, nothing kept that can be added up."""
 
 import math
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action
 from tickgate_server.risk.regimes import TradingState
 from tickgate_server.risk.reports import FillReport, OrderState, PortfolioView, PositionSet, Side
+from tickgate_server.ticks.calendars import ROUND_THE_CLOCK, session_calendar
 from tickgate_server.ticks.market import TRADE
 
 DAY_NS = 86_400_000_000_000
@@ -54,20 +57,24 @@ class SlowPortfolio:
     Args:
         limits: Positions and exposures by which reports reduce the desk.
         orders_limit: Orders known at once.
+        calendars: By symbol, of those that are not `24/7`.
     """
 
-    def __init__(self, limits: Limits | None = None, orders_limit: int = 16_384) -> None:
+    def __init__(
+        self, limits: Limits | None = None, orders_limit: int = 16_384, calendars: Mapping[str, str] | None = None
+    ) -> None:
         self.limits = limits or Limits()
         self.orders_limit = orders_limit
         self.now_ns = 0
-        self.session_end_ns = 0
+        self.calendars = dict(calendars or {})
+        self.session_end_ns = dict.fromkeys([ROUND_THE_CLOCK, *self.calendars.values()], 0)
         self.positions: dict[str, SlowPosition] = {}
         self.orders: dict[int, SlowOrder] = {}
         self.open: dict[int, SlowOrder] = {}
         self.ended: dict[int, None] = {}  # ids, oldest first
         self.fills: dict[str, FillReport] = {}
         self.state = TradingState.ACTIVE
-        self.peak = 0.0
+        self.peak = dict.fromkeys(self.session_end_ns, 0.0)
         self.breached = False
 
     # -- what it comes to ------------------------------------------------------------------------------------------
@@ -111,15 +118,25 @@ class SlowPortfolio:
         found = self.positions[symbol]
         return found.filled * found.mark - found.basis if found.filled else 0.0
 
-    @property
-    def pnl(self) -> float:
+    def calendar(self, symbol: str) -> str:
+        return self.calendars.get(symbol, ROUND_THE_CLOCK)
+
+    def pnl_of(self, calendar: str) -> float:
+        """Of its symbols, since its session began."""
         return math.fsum(
-            found.realised + self.unrealised(symbol) - found.carried for symbol, found in self.positions.items()
+            found.realised + self.unrealised(symbol) - found.carried
+            for symbol, found in self.positions.items()
+            if self.calendar(symbol) == calendar
         )
 
     @property
+    def pnl(self) -> float:
+        return math.fsum(map(self.pnl_of, self.session_end_ns))
+
+    @property
     def drawdown(self) -> float:
-        return self.peak - self.pnl
+        """The sum of the calendars'."""
+        return math.fsum(self.peak[calendar] - self.pnl_of(calendar) for calendar in self.session_end_ns)
 
     def held(self) -> Iterator[str]:
         """Symbols with a position, an open order, or P&L of the session."""
@@ -134,19 +151,36 @@ class SlowPortfolio:
         if now_ns <= self.now_ns:
             return
         self.now_ns = now_ns
-        if now_ns >= self.session_end_ns:
-            if self.session_end_ns:
-                for symbol, found in self.positions.items():
-                    found.realised = 0.0
-                    found.carried = self.unrealised(symbol)
-                self.peak = 0.0
-            offset_ns = self.limits.session_rollover_utc_s * 1_000_000_000
-            self.session_end_ns = ((now_ns - offset_ns) // DAY_NS + 1) * DAY_NS + offset_ns
+        for calendar, end_ns in self.session_end_ns.items():
+            if now_ns >= end_ns:
+                if end_ns:
+                    self._begin_session(calendar)
+                self.session_end_ns[calendar] = self._next_begin_ns(calendar)
         due = [
             order for order in self.open.values() if order.state is OrderState.RESERVED and order.expires_ns <= now_ns
         ]
         for order in sorted(due, key=lambda order: order.expires_ns):
             self._end(order, OrderState.EXPIRED)
+
+    def _begin_session(self, calendar: str) -> None:
+        self.peak[calendar] = 0.0
+        for symbol, found in self.positions.items():
+            if self.calendar(symbol) == calendar:
+                found.realised = 0.0
+                found.carried = self.unrealised(symbol)
+
+    def _next_begin_ns(self, calendar: str) -> int:
+        if calendar == ROUND_THE_CLOCK:
+            offset_ns = self.limits.session_rollover_utc_s * 1_000_000_000
+            return ((self.now_ns - offset_ns) // DAY_NS + 1) * DAY_NS + offset_ns
+        known = session_calendar(calendar).begins_ns.tolist()
+        after = bisect_right(known, self.now_ns)
+        if after < len(known):
+            return int(known[after])
+        beyond = known[-1]
+        while beyond <= self.now_ns:
+            beyond += DAY_NS
+        return int(beyond)
 
     def mark(self, symbol: str, price: float) -> None:
         found = self._position(symbol)
@@ -279,9 +313,10 @@ class SlowPortfolio:
         return self.positions.setdefault(symbol, SlowPosition())
 
     def _valued(self) -> None:
-        pnl = self.pnl
-        self.peak = max(self.peak, pnl)
-        losses = ((-pnl, self.limits.max_daily_loss), (self.drawdown, self.limits.max_drawdown))
+        pnl = {calendar: self.pnl_of(calendar) for calendar in self.peak}
+        self.peak = {calendar: max(peak, pnl[calendar]) for calendar, peak in self.peak.items()}
+        drawdown = math.fsum(self.peak[calendar] - pnl[calendar] for calendar in pnl)
+        losses = ((-math.fsum(pnl.values()), self.limits.max_daily_loss), (drawdown, self.limits.max_drawdown))
         if any(limit != "off" and not value <= limit for value, limit in losses):
             self.breached = True
 
@@ -335,8 +370,8 @@ class GuardedPortfolio(SlowPortfolio):
         approved, late: How many steps of these kinds there were.
     """
 
-    def __init__(self, limits: Limits, orders_limit: int = 16_384) -> None:
-        super().__init__(limits, orders_limit)
+    def __init__(self, limits: Limits, orders_limit: int = 16_384, calendars: Mapping[str, str] | None = None) -> None:
+        super().__init__(limits, orders_limit, calendars)
         self.approved = 0
         self.late = 0
 
@@ -431,17 +466,21 @@ def _apply_control(slow: SlowPortfolio, entry: ControlEntry) -> None:
             slow.set_positions([PositionSet(**position) for position in said["positions"]])
         case ControlKind.TIME:
             slow.advance(entry.clock_ns)
-        case ControlKind.STARTED:  # a request whose model runs on a thread of its own: what it asks is applied first
-            request = said["request"]
-            ticked = request["input"] == TICK
-            slow.advance(entry.clock_ns or (request["exchange_ts_ns"] if ticked else 0))
-            if ticked and request["kind"] & TRADE:
-                slow.mark(request["symbol"], request["price"])
+        case ControlKind.STARTED:
+            _apply_started(slow, said["request"], entry.clock_ns)
         case ControlKind.TRADING_STATE:
             slow.set_state(TradingState(said["state"]))
         case ControlKind.UNSENT:
             for sequence in said["sequences"]:
                 slow.release(sequence)
+
+
+def _apply_started(slow: SlowPortfolio, request: Mapping[str, Any], clock_ns: int) -> None:
+    """A request whose model runs on a thread of its own: what it brought is applied first."""
+    ticked = request["input"] == TICK
+    slow.advance(clock_ns or (request["exchange_ts_ns"] if ticked else 0))
+    if ticked and request["kind"] & TRADE:
+        slow.mark(request["symbol"], request["price"])
 
 
 def largest(values: Iterable[float]) -> float:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.desk.desk_child import CALENDARS as CAMPAIGN_CALENDARS
 from tests.desk.desk_child import LIMITS as CAMPAIGN_LIMITS
 from tests.desk.desk_child import Driver, apply, close, models_of, new_engine, publish
 from tests.risk.slow_portfolio import DAY_NS, GuardedPortfolio, Refused, SlowPortfolio, assert_same
@@ -41,12 +42,13 @@ from tickgate_server.risk.reports import (
     Side,
     TableFull,
 )
-from tickgate_server.ticks.instruments import Universe
+from tickgate_server.ticks.instruments import Instrument, Universe
 from tickgate_server.ticks.market import TRADE
 from tickgate_server.ticks.symbols import SymbolTable
 
 SYMBOLS = ("A", "B", "C", "OUTSIDE")
 INSIDE = SYMBOLS[:3]  # of the covariance
+CALENDARS = {"B": "XNYS", "C": "CMES"}
 LIMITS = Limits(
     max_position_size=25.0,
     max_position_notional=3_000.0,
@@ -72,8 +74,9 @@ class Clock:
 def new_desk(
     clock: Clock | None = None, journal: JournalWriter | None = None, limits: Limits = LIMITS, capacity: int = 8
 ) -> Desk:
-    """A desk by itself; its symbols get their rows as they come."""
-    table = SymbolTable(Universe({}, closed=False), capacity)
+    """A desk by itself; its symbols of `24/7` get their rows as they come."""
+    known = {symbol: Instrument(symbol=symbol, calendar=calendar) for symbol, calendar in CALENDARS.items()}
+    table = SymbolTable(Universe(known, closed=False), capacity)
     prices = np.full((capacity, 8), np.nan)
     book = Book(capacity, prices, table.contracts, checks=len(CHECKS), out=OUT_VALUES)
     desk = Desk(book, table, limits, clock_ns=clock, journal=journal)
@@ -114,6 +117,16 @@ def check_book(desk: Desk) -> None:
             ]
             assert row_facts[row, count] == len(own)
             assert rows[row, units] == sum(orders[slot, columns.REMAINING] for slot in own)
+    pnl = rows[:highest, columns.REALISED] + rows[:highest, columns.UNREALISED]
+    pnl -= rows[:highest, columns.UNREALISED_BASE]
+    of = row_facts[:highest, columns.CALENDAR]
+    sums = [pnl[of == number].sum() for number in range(len(book.calendars))]
+    np.testing.assert_allclose(book.sessions[:, columns.SESSION_PNL], sums, rtol=1e-9, atol=1e-7)
+    pnls, peaks = book.sessions.T.tolist()
+    assert repr(book.account[[columns.PNL, columns.PEAK]].tolist()) == repr([sum(pnls), sum(peaks)])  # NaN is NaN
+    assert not book.account[columns.PEAK] < book.account[columns.PNL]
+    assert state[columns.NEXT_SESSION_NS] == book.session_facts[:, columns.SESSION_END_NS].min()
+
     notional = rows[:highest, columns.NOTIONAL]
     up, down = rows[:highest, columns.UP_NOTIONAL].sum(), rows[:highest, columns.DOWN_NOTIONAL].sum()
     found = book.account[[columns.GROSS, columns.NET_UP, columns.NET_DOWN]]
@@ -141,6 +154,27 @@ def walk(book: Book, head: int, tail: int) -> list[int]:
     return found
 
 
+def session_ends_ns(desk: Desk) -> dict[str, int]:
+    ends_ns = desk.book.session_facts[:, columns.SESSION_END_NS].tolist()
+    return {calendar.name: end_ns for calendar, end_ns in zip(desk.book.calendars, ends_ns, strict=True)}
+
+
+def at_ns(utc: str) -> int:
+    return int(np.datetime64(utc, "ns").astype(np.int64))
+
+
+# In New York: a Friday, the eves of both changes of the clocks, of Thanksgiving with its half day and of New Year, and
+# the last known session.
+starts = st.sampled_from(
+    [
+        START_NS,
+        at_ns("2025-03-07T20:59:59"),
+        at_ns("2025-10-31T13:00"),
+        at_ns("2025-11-26T20:00"),
+        at_ns("2025-12-31T14:29:59"),
+        at_ns("2039-12-30T12:00"),
+    ]
+)
 symbols = st.sampled_from(SYMBOLS)
 sizes = st.integers(1, 10).map(float)
 signed_sizes = sizes.flatmap(lambda size: st.sampled_from([size, -size]))
@@ -159,15 +193,19 @@ class Portfolios(RuleBasedStateMachine):
         self.ids: list[tuple[int, str]] = []  # of every order there was, with its symbol
         self.reports: list[FillReport] = []
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(start_ns=starts)
+    def open(self, start_ns: int) -> None:
+        self.clock.now_ns = start_ns
         self.desk = new_desk(self.clock, self.journal)
-        self.slow = SlowPortfolio(LIMITS)
-        data = RiskData(START_NS, INSIDE, COVARIANCE, np.zeros((0, 3)), np.full(3, 2, np.int8))
+        self.slow = SlowPortfolio(LIMITS, calendars=CALENDARS)
+        data = RiskData(start_ns, INSIDE, COVARIANCE, np.zeros((0, 3)), np.full(3, 2, np.int8))
         self.desk.apply_risk_data(Found(data, "", exposures_of(data)))
         self.desk.judge_age(vouched=True)
 
-    @rule(ns=st.sampled_from([0, 1, SECOND_NS, 2 * SECOND_NS, 5 * SECOND_NS, DAY_NS]) | st.integers(0, SECOND_NS))
+    @rule(
+        ns=st.sampled_from([0, 1, SECOND_NS, 2 * SECOND_NS, 5 * SECOND_NS, DAY_NS, 3 * DAY_NS])
+        | st.integers(0, SECOND_NS)
+    )
     def time_passes(self, ns: int) -> None:
         self.clock.now_ns += ns
 
@@ -175,6 +213,11 @@ class Portfolios(RuleBasedStateMachine):
     @rule(before_ns=st.integers(0, 1))
     def time_passes_until_a_reservation_ends(self, before_ns: int) -> None:
         self.clock.now_ns = self._next_expiry_ns() - before_ns
+
+    @precondition(lambda self: self.slow.now_ns > 0)
+    @rule(calendar=st.sampled_from(["24/7", *CALENDARS.values()]), before_ns=st.integers(0, 1))
+    def time_passes_until_a_session_begins(self, calendar: str, before_ns: int) -> None:
+        self.clock.now_ns = max(self.clock.now_ns, self.slow.session_end_ns[calendar] - before_ns)
 
     def _next_expiry_ns(self) -> int:
         return min((order.expires_ns for order in self.slow.open.values() if order.expires_ns), default=0)
@@ -297,6 +340,7 @@ class Portfolios(RuleBasedStateMachine):
     def the_desk_shows_what_the_model_has(self) -> None:
         view = self.desk.portfolio()
         assert_same(view, self.slow)
+        assert session_ends_ns(self.desk) == self.slow.session_end_ns
         check_book(self.desk)
         if not math.isnan(self.slow.gross):
             self._check_value_at_risk(view.value_at_risk)
@@ -336,6 +380,7 @@ class JournaledPortfolios(Portfolios):
         self.slow.restart(ORDERS_LIMIT)
         self.slow.advance(self.clock.now_ns)
         assert_same(found.portfolio(), self.slow)
+        assert session_ends_ns(found) == self.slow.session_end_ns
         assert found.fills() == self.desk.fills()
         check_book(found)
 
@@ -422,7 +467,7 @@ def test_no_worst_case_passes_its_limit_but_by_what_nobody_asked_for(
 ) -> None:
     publish(tmp_path)
     engine = new_engine(models_of(tmp_path), None)
-    driver, slow = Driver(engine, seed=11), GuardedPortfolio(CAMPAIGN_LIMITS)
+    driver, slow = Driver(engine, seed=11), GuardedPortfolio(CAMPAIGN_LIMITS, calendars=CAMPAIGN_CALENDARS)
     requests = 0
     while requests < soak(20_000, 1_000_000):
         done = driver.step()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tickgate_server.ticks.instruments import Instrument, InstrumentFileInvalid, read_instruments
+from tickgate_server.ticks.instruments import Instrument, InstrumentFileInvalid, Universe, read_instruments
 
 TOML = """
 [[instrument]]
@@ -30,7 +30,7 @@ ES = Instrument(
     minimum_size=2.0,
     multiplier=50.0,
     currency="EUR",
-    calendar="CME",
+    calendar="CMES",  # which CME is an alias of
     tags=("index", "future"),
     restricted=True,
 )
@@ -80,6 +80,7 @@ BAD_VALUES = [
     ("multiplier", "0.0"),
     ("multiplier", '"many"'),
     ("restricted", '"perhaps"'),
+    ("calendar", '"CMEX"'),
 ]
 
 
@@ -120,6 +121,21 @@ def test_a_bad_value_in_csv_names_file_entry_and_key(tmp_path: Path, key: str, v
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, text: str | bytes, why: str) -> None:
     assert why in refused(write(tmp_path, name, text))
+
+
+def test_an_unknown_calendar_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    why = refused(write(tmp_path, "i.csv", "symbol,calendar\nA,\nB,XNYS\nC,NYC\n"))
+    assert why.startswith("entry 3: calendar: ")
+    assert "24/7, " in why
+    assert " XNYS, " in why
+    assert why.endswith("(got 'NYC')")
+
+
+def test_a_universe_has_the_calendars_of_its_instruments_behind_24_7() -> None:
+    named = ("XNYS", "24/7", "CMES", "NYSE")
+    found = {name: Instrument(symbol=name, calendar=name) for name in named}
+    assert [calendar.name for calendar in Universe(found, closed=True).calendars] == ["24/7", "CMES", "XNYS"]
+    assert [calendar.name for calendar in Universe({}, closed=False).calendars] == ["24/7"]
 
 
 @pytest.mark.parametrize(("text", "entry"), [("symbol,lot\nA,1,7\n", 1), ("symbol,lot\nA,1\nB\n", 2)])

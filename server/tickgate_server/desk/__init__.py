@@ -5,12 +5,13 @@ journal is how it comes back: `restore` applies the same records to the same ker
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import structlog
 
 from tickgate_server.control_block import MODEL_SLOTS, ControlBlockReader, Slot
@@ -27,6 +28,7 @@ from tickgate_server.risk.book import (
     EXPIRY_HEAD,
     FILLED,
     FRESH,
+    NOW_NS,
     OPEN_ORDERS,
     ORDER_ROW,
     ORDER_STATE,
@@ -54,12 +56,14 @@ from tickgate_server.risk.reports import (
     StateView,
     TableFull,
 )
+from tickgate_server.ticks.calendars import DAY_NS, SessionCalendar
 from tickgate_server.ticks.instruments import SYMBOL_BYTES
 from tickgate_server.ticks.symbols import SymbolTable
 
 _FILL_ID_BYTES = 36
 _FUTURE_LIMIT_NS = 1_000_000_000  # by how much risk data may be ahead of the clock
 _TEXT_BYTES = 200  # of a reason, or of who gave it
+_CALENDAR_NOTICE_NS = 30 * DAY_NS
 _LOG = structlog.get_logger()
 
 
@@ -108,6 +112,7 @@ class Desk(Ledger):
         self._watchers: set[Callable[[], None]] = set()
         self._told = 0
         self._asked: Callable[[], None] | None = None
+        self._calendar_ends = sorted(_calendar_ends(book.calendars))
 
     def expect(self, order_id: int) -> None:
         """Without a journal: the id that the next order gets."""
@@ -353,6 +358,8 @@ class Desk(Ledger):
             asked()
         if state[BREACHED]:
             self._enforce_loss()
+        while self._calendar_ends and state[NOW_NS] >= self._calendar_ends[0][0]:
+            _tell_calendar_end(*self._calendar_ends.pop(0))
         if self._control is not None:
             self._read_control(self._control)
         if state[REVISION] != self._told:
@@ -454,6 +461,23 @@ class Desk(Ledger):
         self.book.state[REVISION] = self._told
         for changed in list(self._watchers):
             changed()
+
+
+def _calendar_ends(calendars: Sequence[SessionCalendar]) -> Iterator[tuple[int, str, int]]:
+    """When it is to be said that a calendar ends: some weeks before its last known begin, and then."""
+    for calendar in calendars:
+        if calendar.last_known_ns is not None:
+            yield calendar.last_known_ns - _CALENDAR_NOTICE_NS, calendar.name, calendar.last_known_ns
+            yield calendar.last_known_ns, calendar.name, calendar.last_known_ns
+
+
+def _tell_calendar_end(at_ns: int, name: str, last_known_ns: int) -> None:
+    tell = _LOG.error if at_ns == last_known_ns else _LOG.warning
+    tell(
+        "session calendar ends: from its last known begin on, days of 24 hours; newer exchange_calendars may know more",
+        calendar=name,
+        last_known=f"{np.datetime64(last_known_ns, 'ns').astype('M8[s]')}Z",
+    )
 
 
 def _require_symbol(symbol: str) -> None:

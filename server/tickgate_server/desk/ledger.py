@@ -21,6 +21,7 @@ from tickgate_server.risk import orders, portfolio, valuation
 from tickgate_server.risk.book import (
     ALLOWED_REGIMES,
     BREACHED,
+    CALENDAR,
     DEGRADED,
     EVICTED,
     EXPIRES_NS,
@@ -116,6 +117,8 @@ class Ledger:
         self._fills: OrderedDict[str, int] = OrderedDict()
         self._members: dict[str, int] = {}
         self._state = StateView(TradingState.ACTIVE, "start", "tickgate", 0)
+        book.keep_calendars(symbols.universe.calendars)
+        self._calendar_of = {calendar.name: number for number, calendar in enumerate(book.calendars)}
         self._apply_limits()
         for symbol in symbols.names:
             self.add_row(symbols.row(symbol), self._instrument(symbol))
@@ -125,6 +128,7 @@ class Ledger:
         book = self.book
         self.names.append(instrument.symbol)
         book.state[HIGHEST_ROW] = max(int(book.state[HIGHEST_ROW]), row + 1)
+        book.facts[row, CALENDAR] = self._calendar_of[instrument.calendar]
         self._set_row(row, instrument)
         member = self._members.get(instrument.symbol, -1)
         book.facts[row, MEMBER] = member

@@ -1,6 +1,6 @@
 """The ledger stated in pieces that JSON can hold, and taken from them again: the same bits, in the same order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from tickgate_server.risk.book import (
     ACCOUNT_TOKENS,
     ACCOUNT_TOKENS_NS,
     AVERAGE_COST,
+    BEGINS_FROM,
+    BEGINS_TO,
     BREACHED,
     DEGRADED,
     ENDED_TAIL,
@@ -20,31 +22,48 @@ from tickgate_server.risk.book import (
     HIGHEST_ROW,
     LAST_ORDER,
     MARK,
+    NEXT_SESSION_NS,
     NOW_NS,
     ORDER_ID,
     ORDER_ROW,
     ORDER_STATE,
-    PEAK,
     PREVIOUS,
     REALISED,
     REPEATS,
     SESSION_END_NS,
+    SESSION_PEAK,
     SIGNED_SIZE,
     TOKENS,
     TOKENS_NS,
     UNREALISED_BASE,
     UNUSED,
+    Book,
 )
 from tickgate_server.risk.regimes import TradingState
 from tickgate_server.risk.reports import (
     OrderState,
     StateView,
 )
+from tickgate_server.ticks.calendars import next_begin
 
 _PIECE = 200  # rows or orders stated at once
 _ENDED_STATED = 1024  # orders that ended and may still be reported on after a restart
 _ROW_STATED = [FILLED, AVERAGE_COST, REALISED, UNREALISED_BASE, MARK, LAST_ORDER, TOKENS]
 _ROW_FACTS_STATED = [REPEATS, TOKENS_NS]
+
+
+class PieceUnknown(Exception):
+    """A piece of the book was stated by another version of tickgate; nothing of it was taken in.
+
+    Attributes:
+        piece: Which.
+        lacks: What this version expects in it.
+    """
+
+    def __init__(self, piece: str, lacks: str) -> None:
+        super().__init__(f"the piece {piece!r} of the book lacks {lacks}: another version of tickgate stated it")
+        self.piece = piece
+        self.lacks = lacks
 
 
 def pieces(ledger: Ledger) -> Iterator[dict[str, Any]]:
@@ -63,8 +82,12 @@ def _account(ledger: Ledger) -> dict[str, Any]:
     state, account = ledger.book.state, ledger.book.account
     return {
         "now_ns": int(state[NOW_NS]),
-        "session_end_ns": int(state[SESSION_END_NS]),
-        "peak": float(account[PEAK]),
+        "sessions": [
+            [calendar.name, int(facts[SESSION_END_NS]), float(values[SESSION_PEAK])]
+            for calendar, facts, values in zip(
+                ledger.book.calendars, ledger.book.session_facts, ledger.book.sessions, strict=True
+            )
+        ],
         "tokens": float(account[ACCOUNT_TOKENS]),
         "tokens_ns": int(state[ACCOUNT_TOKENS_NS]),
         "state": int(ledger.state.state),
@@ -116,21 +139,24 @@ def _orders(ledger: Ledger) -> list[list[Any]]:
 
 
 def take_piece(ledger: Ledger, piece: Mapping[str, Any]) -> None:
-    """Take in a piece of a book that was stated; the account first."""
+    """Take in a piece of a book that was stated; the account first.
+
+    Raises:
+        PieceUnknown: Another version stated it.
+    """
     book = ledger.book
     if "account" in piece:
         found = piece["account"]
-        book.state[[NOW_NS, SESSION_END_NS, ACCOUNT_TOKENS_NS]] = (
-            found["now_ns"],
-            found["session_end_ns"],
-            found["tokens_ns"],
-        )
-        book.account[[PEAK, ACCOUNT_TOKENS]] = found["peak"], found["tokens"]
+        if "sessions" not in found:
+            raise PieceUnknown("account", "its sessions by calendar")
+        book.state[[NOW_NS, ACCOUNT_TOKENS_NS]] = found["now_ns"], found["tokens_ns"]
+        book.account[ACCOUNT_TOKENS] = found["tokens"]
+        _take_sessions(book, found["sessions"])
         state = TradingState(found["state"])
         ledger.apply_state(StateView(state, found["reason"], found["who"], found["since_ns"]))
         for name, version in found["degraded"]:
             ledger.apply_degraded(name, version, degraded=1)
-    peak = float(book.account[PEAK])
+    peaks = book.sessions[:, SESSION_PEAK].copy()
     for symbol, *said in piece.get("rows", ()):
         row = ledger.row_of(symbol)
         count = len(_ROW_STATED)
@@ -138,10 +164,22 @@ def take_piece(ledger: Ledger, piece: Mapping[str, Any]) -> None:
         valuation.revalue(book.table, row)
     for order_id, symbol, signed, remaining, state, expires_ns in piece.get("orders", ()):
         _take_order(ledger, order_id, ledger.row_of(symbol), signed, remaining, OrderState(state), expires_ns)
+    book.sessions[:, SESSION_PEAK] = peaks
     valuation.sum_account(book.table)
-    book.account[PEAK] = peak
     book.state[BREACHED] = 0
     ledger.know_fills(piece.get("fills", ()))
+
+
+def _take_sessions(book: Book, said: Sequence[tuple[str, int, float]]) -> None:
+    """Sessions that were under way; a calendar that another instrument file brings is in the one that it has now."""
+    stated = {name: (end_ns, peak) for name, end_ns, peak in said}
+    now_ns = int(book.state[NOW_NS])
+    for number, calendar in enumerate(book.calendars):
+        facts = book.session_facts[number]
+        begins_ns = book.session_begins[facts[BEGINS_FROM] : facts[BEGINS_TO]]
+        end_ns = int(next_begin(begins_ns, now_ns)) if now_ns else 0
+        facts[SESSION_END_NS], book.sessions[number, SESSION_PEAK] = stated.get(calendar.name, (end_ns, 0.0))
+    book.state[NEXT_SESSION_NS] = book.session_facts[:, SESSION_END_NS].min()
 
 
 def _take_order(

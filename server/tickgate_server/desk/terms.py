@@ -42,6 +42,7 @@ def write_limits(book: Book, found: Limits) -> None:
     for check, limit in by_check.items():
         book.off[check] = limit == "off"
         book.bounds[check] = off if limit == "off" else limit
+    book.session_begins[0] = found.session_rollover_utc_s * 1_000_000_000  # of 24/7; an end that is set stays
     book.state[METHOD] = _METHODS[found.var_method]
     book.policy[:] = (
         found.risk_budget,
@@ -50,7 +51,6 @@ def write_limits(book: Book, found: Limits) -> None:
         NormalDist().inv_cdf(found.var_confidence),
         _UNLIMITED_PER_S if found.max_orders_per_s_symbol == "off" else found.max_orders_per_s_symbol,
         _UNLIMITED_PER_S if found.max_orders_per_s == "off" else found.max_orders_per_s,
-        found.session_rollover_utc_s * 1e9,
         book.bounds[checks.DAILY_LOSS],
         book.bounds[checks.DRAWDOWN],
         found.valid_for_us,

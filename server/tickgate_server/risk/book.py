@@ -4,6 +4,8 @@ One writer, the thread that answers. A row is a symbol's (`ticks.symbols`); a sl
 happens at each bound stands beside it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from tickgate_server.arrays import ArrayTable
 from tickgate_server.risk.data import RiskData
 from tickgate_server.risk.exposures import Exposures
 from tickgate_server.risk.regimes import Regime, TradingState
+from tickgate_server.ticks.calendars import SessionCalendar, round_the_clock
 
 ORDERS_LIMIT = 16_384
 """Most orders open at once; beyond it a signal is HOLD, PORTFOLIO_ORDERS_FULL. Ended orders keep their slots, for late
@@ -41,8 +44,11 @@ MODELS_LIMIT = 1024
     OFF,
     POLICY,
     OUT,
-) = range(21)
-ARRAYS = 21
+    SESSIONS,
+    SESSION_FACTS,
+    SESSION_BEGINS,
+) = range(24)
+ARRAYS = 24
 
 # Columns of ROWS, float64 [capacity, ROW_COLUMNS]; sizes in units, money in the base currency.
 (
@@ -72,8 +78,9 @@ ROW_COLUMNS = 14
     SELL_ORDERS,
     REPEATS,  # of LAST_ORDER without a fill
     HELD,  # 1 where there is a position, an open order or P&L of the session
-) = range(8)
-ROW_FACT_COLUMNS = 8
+    CALENDAR,  # whose sessions its P&L is counted by: a row of SESSIONS
+) = range(9)
+ROW_FACT_COLUMNS = 9
 # Columns of ROW_LIMITS, float64 [capacity, 4], in the order of the gate's checks of stage 2.
 ROW_LIMIT_COLUMNS = 4
 # ACCOUNT, float64 [ACCOUNT_VALUES].
@@ -81,8 +88,8 @@ ROW_LIMIT_COLUMNS = 4
     GROSS,
     NET_UP,
     NET_DOWN,
-    PNL,  # of the session, realised and not
-    PEAK,  # highest of it
+    PNL,  # realised and not, each row's since its session began: the sum of SESSION_PNL
+    PEAK,  # the sum of SESSION_PEAK
     ACCOUNT_TOKENS,
 ) = range(6)
 ACCOUNT_VALUES = 6
@@ -101,7 +108,7 @@ ACCOUNT_VALUES = 6
     OPEN_ORDERS,
     ACCOUNT_TOKENS_NS,
     UPDATES,  # of the account since it was summed in full
-    SESSION_END_NS,
+    NEXT_SESSION_NS,  # the least of SESSION_END_NS
     REVISION,  # grows with each change of positions or orders
     EVICTED,  # id of the order whose slot the last reservation took; 0: none
     METHOD,  # of value at risk
@@ -112,6 +119,16 @@ STATE_VALUES = 19
 # Columns of ORDERS, float64 [ORDERS_LIMIT, 2].
 SIGNED_SIZE, REMAINING = range(2)
 ORDER_COLUMNS = 2
+# SESSIONS, float64 [calendars, 2], of the rows of one calendar: P&L since its session began, and the highest of it.
+SESSION_PNL, SESSION_PEAK = range(2)
+SESSION_COLUMNS = 2
+# Columns of SESSION_FACTS, int64 [calendars, 3].
+(
+    SESSION_END_NS,  # when the next session begins; 0 before any time was read
+    BEGINS_FROM,  # where its begins are in SESSION_BEGINS, int64 [all that are known of all calendars]
+    BEGINS_TO,
+) = range(3)
+SESSION_FACT_COLUMNS = 3
 # Columns of ORDER_FACTS, int64 [ORDERS_LIMIT, ORDER_FACT_COLUMNS].
 ORDER_ID, ORDER_ROW, ORDER_STATE, EXPIRES_NS, PREVIOUS, NEXT = range(6)
 ORDER_FACT_COLUMNS = 6
@@ -126,12 +143,11 @@ MODEL_COLUMNS = 2
     Z,  # standard normal quantile of the VaR's confidence
     ORDERS_PER_S_SYMBOL,
     ORDERS_PER_S,
-    SESSION_OFFSET_NS,  # of the session's end from midnight UTC
     LOSS_LIMIT,  # of the session, and
     DRAWDOWN_LIMIT,  # from its peak: beyond them the desk reduces; infinite where off
     VALID_FOR,  # of an approval, in microseconds
-) = range(10)
-POLICY_VALUES = 10
+) = range(9)
+POLICY_VALUES = 9
 
 
 class Book:
@@ -139,7 +155,9 @@ class Book:
 
     Attributes:
         table: int64 [ARRAYS, 3], for kernels.
-        rows, facts, row_limits, account, state, orders, order_facts, models, bounds, off, policy, out: Views by name.
+        rows, facts, row_limits, account, state, orders, order_facts, models, bounds, off, policy, out, sessions,
+            session_facts, session_begins: Views by name.
+        calendars: Whose sessions P&L is counted by, in the order of SESSIONS; the first is `24/7`.
         exposures: Of the symbols in the covariance.
         risk_data: What the covariance is from; None before any.
 
@@ -197,6 +215,27 @@ class Book:
         ):
             self._arrays.put(number, array)
         self.exposures = self._hold(Exposures(0, 0))
+        self.keep_calendars([round_the_clock()])
+
+    def keep_calendars(self, calendars: Sequence[SessionCalendar]) -> None:
+        """Count P&L by the sessions of these calendars, before any row is of one of them.
+
+        Args:
+            calendars: The first is `24/7`, whose roll-over the limits set.
+        """
+        self.calendars = tuple(calendars)
+        self.sessions = np.zeros((len(calendars), SESSION_COLUMNS))
+        self.session_facts = np.zeros((len(calendars), SESSION_FACT_COLUMNS), np.int64)
+        self.session_begins = np.concatenate([calendar.begins_ns for calendar in calendars])
+        ends = np.cumsum([calendar.begins_ns.size for calendar in calendars])
+        self.session_facts[:, BEGINS_TO] = ends
+        self.session_facts[1:, BEGINS_FROM] = ends[:-1]
+        for number, array in (
+            (SESSIONS, self.sessions),
+            (SESSION_FACTS, self.session_facts),
+            (SESSION_BEGINS, self.session_begins),
+        ):
+            self._arrays.put(number, array)
 
     def _hold(self, exposures: Exposures) -> Exposures:
         for number, array in (

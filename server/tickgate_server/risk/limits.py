@@ -98,7 +98,7 @@ class Limits(BaseModel):
     """Beyond it the desk only reduces, until a person sets it back."""
     max_drawdown: Switchable = 25_000.0
     session_rollover_utc_s: Annotated[int, Field(ge=0, lt=86_400)] = 0
-    """When the session ends, in seconds from midnight UTC."""
+    """When sessions of instruments whose calendar is `24/7` begin, in seconds from midnight UTC."""
     limit_offset_bps: Annotated[float, Field(ge=0.0, lt=10_000.0)] = 5.0
     """How far beyond the touch (without a quote: the last price) an order may go, in basis points."""
     valid_for_us: Annotated[int, Field(gt=0, lt=2**53)] = 5_000_000

@@ -15,8 +15,11 @@ from tickgate_server.risk.book import (
     ACCOUNT_TOKENS,
     ACCOUNT_TOKENS_NS,
     AVERAGE_COST,
+    BEGINS_FROM,
+    BEGINS_TO,
     BREACHED,
     BUY_ORDERS,
+    CALENDAR,
     EXPIRES_NS,
     EXPIRY_HEAD,
     FILLED,
@@ -24,12 +27,11 @@ from tickgate_server.risk.book import (
     HIGHEST_ROW,
     LAST_ORDER,
     MARK,
+    NEXT_SESSION_NS,
     NOW_NS,
     ORDER_FACTS,
     ORDERS_PER_S,
     ORDERS_PER_S_SYMBOL,
-    PEAK,
-    PNL,
     POINT_VALUE,
     POLICY,
     REALISED,
@@ -38,8 +40,12 @@ from tickgate_server.risk.book import (
     ROW_FACTS,
     ROWS,
     SELL_ORDERS,
+    SESSION_BEGINS,
     SESSION_END_NS,
-    SESSION_OFFSET_NS,
+    SESSION_FACTS,
+    SESSION_PEAK,
+    SESSION_PNL,
+    SESSIONS,
     STATE,
     TOKENS,
     TOKENS_NS,
@@ -49,9 +55,10 @@ from tickgate_server.risk.book import (
 from tickgate_server.risk.orders import end_order, fill_order, open_order
 from tickgate_server.risk.reports import OrderState
 from tickgate_server.risk.valuation import revalue, sum_account
+from tickgate_server.ticks.calendars import next_begin
 
-_DAY_NS = 86_400_000_000_000
 _EXPIRED = int(OrderState.EXPIRED)
+_NEVER_NS = 2**63 - 1
 _DUST = 1e-9  # a position below this share of a lot is rounding
 
 
@@ -74,7 +81,7 @@ def book_fill(
         lot: A position below a billionth of it is none.
     """
     rows = float_rows(table, ROWS)
-    account = floats(table, ACCOUNT)
+    facts = integer_rows(table, ROW_FACTS)
     values = rows[row]
     filled = values[FILLED]
     realised = -fee
@@ -93,10 +100,9 @@ def book_fill(
         values[AVERAGE_COST] += (price - values[AVERAGE_COST]) * (abs(signed_size) / abs(position))
     values[FILLED] = position
     values[REALISED] += realised
-    account[PNL] += realised
+    float_rows(table, SESSIONS)[facts[row, CALENDAR], SESSION_PNL] += realised
     if np.isnan(values[MARK]):
         values[MARK] = price
-    facts = integer_rows(table, ROW_FACTS)
     facts[row, REPEATS] = 0
     if slot >= 0:
         fill_order(table, slot, abs(signed_size))
@@ -108,10 +114,10 @@ def book_fill(
 def set_position(table: NDArray[np.int64], row: int, size: float, average_cost: float) -> None:
     """Replace what was filled. Realised P&L and open orders stay, and so does the session's P&L: its base moves."""
     values = float_rows(table, ROWS)[row]
-    account = floats(table, ACCOUNT)
+    session = float_rows(table, SESSIONS)[integer_rows(table, ROW_FACTS)[row, CALENDAR]]
     state = integers(table, STATE)
     gained = values[UNREALISED] - values[UNREALISED_BASE]
-    peak, breached = account[PEAK], state[BREACHED]
+    peak, breached = session[SESSION_PEAK], state[BREACHED]
     values[FILLED] = size
     values[AVERAGE_COST] = average_cost if size != 0.0 else np.nan
     if np.isnan(values[MARK]) and size != 0.0:
@@ -122,8 +128,8 @@ def set_position(table: NDArray[np.int64], row: int, size: float, average_cost: 
     values[UNREALISED_BASE] = base if np.isfinite(base) else 0.0  # of a currency without a rate: nothing is known
     if gained != 0.0:
         integer_rows(table, ROW_FACTS)[row, HELD] = 1
+    session[SESSION_PEAK], state[BREACHED] = peak, breached
     sum_account(table)
-    account[PEAK], state[BREACHED] = peak, breached
 
 
 # -- time ----------------------------------------------------------------------------------------------------------
@@ -168,28 +174,41 @@ def reserve(table: NDArray[np.int64], row: int, signed_size: float, valid_for_us
 
 
 @kernel(types.void(TABLE, types.int64))
-def _begin_session(table: NDArray[np.int64], now_ns: int) -> None:
-    """P&L begins anew, from today's marks; not at the first time that is read, when there is nothing to end."""
+def _begin_session(table: NDArray[np.int64], calendar: int) -> None:
+    """P&L of a calendar's rows begins anew, from today's marks; that of the others goes on."""
     state = integers(table, STATE)
-    offset_ns = np.int64(floats(table, POLICY)[SESSION_OFFSET_NS])
-    if state[SESSION_END_NS]:
-        rows = float_rows(table, ROWS)
-        facts = integer_rows(table, ROW_FACTS)
-        account = floats(table, ACCOUNT)
-        for row in range(state[HIGHEST_ROW]):
+    rows = float_rows(table, ROWS)
+    facts = integer_rows(table, ROW_FACTS)
+    for row in range(state[HIGHEST_ROW]):
+        if facts[row, CALENDAR] == calendar:
             rows[row, REALISED] = 0.0
             rows[row, UNREALISED_BASE] = rows[row, UNREALISED]
             held = rows[row, FILLED] != 0.0 or facts[row, BUY_ORDERS] or facts[row, SELL_ORDERS]
             facts[row, HELD] = 1 if held else 0
-        account[PEAK] = account[PNL] = 0.0
-        sum_account(table)
-        state[REVISION] += 1
-    state[SESSION_END_NS] = ((now_ns - offset_ns) // _DAY_NS + 1) * _DAY_NS + offset_ns
+    float_rows(table, SESSIONS)[calendar, SESSION_PEAK] = 0.0
+    sum_account(table)
+    state[REVISION] += 1
+
+
+@kernel(types.void(TABLE, types.int64))
+def _begin_sessions(table: NDArray[np.int64], now_ns: int) -> None:
+    """Begin the sessions that are due, and find their ends; at the first time that is read there is none to end."""
+    sessions = integer_rows(table, SESSION_FACTS)
+    begins_ns = integers(table, SESSION_BEGINS)
+    least_ns = np.int64(_NEVER_NS)
+    for calendar in range(sessions.shape[0]):
+        own = sessions[calendar]
+        if now_ns >= own[SESSION_END_NS]:
+            if own[SESSION_END_NS]:
+                _begin_session(table, calendar)
+            own[SESSION_END_NS] = next_begin(begins_ns[own[BEGINS_FROM] : own[BEGINS_TO]], now_ns)
+        least_ns = min(least_ns, own[SESSION_END_NS])
+    integers(table, STATE)[NEXT_SESSION_NS] = least_ns
 
 
 @kernel(types.int64(TABLE, types.int64))
 def advance(table: NDArray[np.int64], now_ns: int) -> int:
-    """Let time pass: end the session, and the reservations that are due. How many these were.
+    """Let time pass: end the sessions and the reservations that are due. How many reservations these were.
 
     Time never goes back: an earlier `now_ns` counts as the latest one.
     """
@@ -197,8 +216,8 @@ def advance(table: NDArray[np.int64], now_ns: int) -> int:
     if now_ns <= state[NOW_NS]:
         return 0
     state[NOW_NS] = now_ns
-    if now_ns >= state[SESSION_END_NS]:
-        _begin_session(table, now_ns)
+    if now_ns >= state[NEXT_SESSION_NS]:
+        _begin_sessions(table, now_ns)
     expired = 0
     facts = integer_rows(table, ORDER_FACTS)
     while state[EXPIRY_HEAD] >= 0 and facts[state[EXPIRY_HEAD], EXPIRES_NS] <= now_ns:

@@ -16,6 +16,7 @@ from tickgate_server.risk.book import (
     AVERAGE_COST,
     BREACHED,
     BUY_ORDERS,
+    CALENDAR,
     COVARIANCE,
     DOWN_NOTIONAL,
     DRAWDOWN_LIMIT,
@@ -44,6 +45,9 @@ from tickgate_server.risk.book import (
     SCENARIO_PNL,
     SCENARIOS,
     SELL_ORDERS,
+    SESSION_PEAK,
+    SESSION_PNL,
+    SESSIONS,
     SIGMA_W,
     STATE,
     UNREALISED,
@@ -57,24 +61,44 @@ SUM_EVERY = 4096
 
 
 @kernel(types.void(TABLE))
+def sum_sessions(table: NDArray[np.int64]) -> None:
+    """P&L and peak of the account: the sums of the calendars', so that the drawdown is the sum of the drawdowns.
+
+    Rounding keeps order, and both are summed alike: where no calendar is above its peak, neither is the account.
+    """
+    sessions = float_rows(table, SESSIONS)
+    account = floats(table, ACCOUNT)
+    pnl, peak = sessions[0, SESSION_PNL], sessions[0, SESSION_PEAK]
+    for calendar in range(1, sessions.shape[0]):
+        pnl += sessions[calendar, SESSION_PNL]
+        peak += sessions[calendar, SESSION_PEAK]
+    account[PNL], account[PEAK] = pnl, peak
+
+
+@kernel(types.void(TABLE))
 def sum_account(table: NDArray[np.int64]) -> None:
     """Every sum of the account anew, from the rows; O(rows in use)."""
     rows = float_rows(table, ROWS)
     facts = integer_rows(table, ROW_FACTS)
     account = floats(table, ACCOUNT)
     state = integers(table, STATE)
-    gross = up = down = pnl = 0.0
+    sessions = float_rows(table, SESSIONS)
+    for calendar in range(sessions.shape[0]):
+        sessions[calendar, SESSION_PNL] = 0.0
+    gross = up = down = 0.0
     exposed = outsiders = 0
     for row in range(state[HIGHEST_ROW]):
         gross += abs(rows[row, NOTIONAL])
         up += rows[row, UP_NOTIONAL]
         down += rows[row, DOWN_NOTIONAL]
-        pnl += rows[row, REALISED] + rows[row, UNREALISED] - rows[row, UNREALISED_BASE]
+        pnl = rows[row, REALISED] + rows[row, UNREALISED] - rows[row, UNREALISED_BASE]
+        sessions[facts[row, CALENDAR], SESSION_PNL] += pnl
         if rows[row, NOTIONAL] != 0.0:
             exposed += 1
             outsiders += 1 if facts[row, MEMBER] < 0 else 0
-    account[GROSS], account[NET_UP], account[NET_DOWN], account[PNL] = gross, up, down, pnl
+    account[GROSS], account[NET_UP], account[NET_DOWN] = gross, up, down
     state[EXPOSED], state[OUTSIDERS], state[UPDATES] = exposed, outsiders, 0
+    sum_sessions(table)
 
 
 @kernel(types.void(TABLE))
@@ -117,14 +141,16 @@ def revalue(table: NDArray[np.int64], row: int) -> None:
     down_notional = down * point_price if down != 0.0 else 0.0
     notional = up_notional if abs(up) >= abs(down) else down_notional
     unrealised = filled * (values[MARK] - values[AVERAGE_COST]) * values[POINT_VALUE] if filled != 0.0 else 0.0
-    pnl = account[PNL] + (unrealised - values[UNREALISED])
+    sessions = float_rows(table, SESSIONS)
+    own = facts[row, CALENDAR]
+    sessions[own, SESSION_PNL] += unrealised - values[UNREALISED]
     gross = account[GROSS] + (abs(notional) - abs(values[NOTIONAL]))
     was, now = values[NOTIONAL] != 0.0, notional != 0.0
     account[NET_UP] += up_notional - values[UP_NOTIONAL]
     account[NET_DOWN] += down_notional - values[DOWN_NOTIONAL]
     values[NOTIONAL], values[UP_NOTIONAL], values[DOWN_NOTIONAL] = notional, up_notional, down_notional
     values[UNREALISED] = unrealised
-    account[PNL], account[GROSS] = pnl, gross
+    account[GROSS] = gross
     if was != now:
         step = 1 if now else -1
         state[EXPOSED] += step
@@ -157,9 +183,11 @@ def revalue(table: NDArray[np.int64], row: int) -> None:
                 floats(table, RISK_TOTALS),
             )
     state[UPDATES] += 1
-    if state[UPDATES] >= SUM_EVERY or not np.isfinite(account[GROSS] + account[PNL]):
+    if state[UPDATES] >= SUM_EVERY or not np.isfinite(account[GROSS] + sessions[own, SESSION_PNL]):
         sum_account(table)
-    account[PEAK] = max(account[PEAK], account[PNL])
+    for calendar in range(sessions.shape[0]):  # a full sum may move every one of them by a rounding
+        sessions[calendar, SESSION_PEAK] = max(sessions[calendar, SESSION_PEAK], sessions[calendar, SESSION_PNL])
+    sum_sessions(table)
     policy = floats(table, POLICY)
     within = -account[PNL] <= policy[LOSS_LIMIT] and account[PEAK] - account[PNL] <= policy[DRAWDOWN_LIMIT]
     if not within:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
+from tickgate_server.ticks.calendars import ROUND_THE_CLOCK, SessionCalendar, round_the_clock, session_calendar
+
 SYMBOL_BYTES = 32
 
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
@@ -21,6 +23,7 @@ class Instrument(BaseModel):
     """One instrument.
 
     `tick_size` is in currency, `lot` and `minimum_size` in units, `multiplier` in currency per unit and point.
+    `calendar` says when its sessions begin: `24/7`, or a calendar of `exchange_calendars`; an alias becomes its name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +34,7 @@ class Instrument(BaseModel):
     minimum_size: Annotated[FiniteFloat, Field(ge=0.0)] = 0.0
     multiplier: Positive = 1.0
     currency: str = "USD"
-    calendar: str = "24/7"
+    calendar: str = ROUND_THE_CLOCK
     tags: tuple[str, ...] = ()
     restricted: bool = False
 
@@ -41,6 +44,11 @@ class Instrument(BaseModel):
         if not 0 < len(symbol.encode()) <= SYMBOL_BYTES:
             raise ValueError(f"must be 1 to {SYMBOL_BYTES} bytes of UTF-8")
         return symbol
+
+    @field_validator("calendar")
+    @classmethod
+    def _known(cls, calendar: str) -> str:
+        return session_calendar(calendar).name
 
     @field_validator("tags", mode="before")
     @classmethod
@@ -75,6 +83,12 @@ class Universe:
         if known is None and not self.closed:
             return Instrument(symbol=symbol)
         return known
+
+    @property
+    def calendars(self) -> tuple[SessionCalendar, ...]:
+        """Those of the instruments, by name, behind `24/7`, which symbols that the file lacks are of."""
+        named = {instrument.calendar for instrument in self.instruments.values()} - {ROUND_THE_CLOCK}
+        return (round_the_clock(), *map(session_calendar, sorted(named)))
 
 
 def read_instruments(path: Path) -> dict[str, Instrument]:
