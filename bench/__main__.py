@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import forest, gate, ghz, halt, models, rpc, stages
+from bench import features, forest, gate, ghz, halt, models, rpc, stages
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "gate", "halt", "queue", "aio", "empty", "forest", "ghz")
+PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz")
 
 
 @click.command()
@@ -36,6 +36,8 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
         for part in parts or PARTS:
             if part == "stages":
                 console.print(stages.stages(repository))
+            elif part == "features":
+                console.print(features.features())
             elif part == "gate":
                 for table in gate.gate(repository):
                     console.print(table)

@@ -132,9 +132,18 @@ class Intake:
             decision.applied = True
             if new:
                 self.symbols.keep()
-            if request.kind & market.TRADE:
-                for store in self.stores:
-                    store.push(row, request.exchange_ts_ns, request.price, request.size)
+            for store in self.stores:
+                store.take(
+                    row,
+                    request.kind,
+                    request.exchange_ts_ns,
+                    request.price,
+                    request.size,
+                    request.bid,
+                    request.ask,
+                    request.bid_size,
+                    request.ask_size,
+                )
             return row, 0
         if verdict == market.ACCEPTED_AGAIN:
             return row, 0

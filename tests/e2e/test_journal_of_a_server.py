@@ -10,17 +10,21 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import polars as pl
 import pytest
+from numpy.typing import NDArray
 from tests.support.messages import features, tick, zigzag
-from tests.support.packages import edit_manifest, publish_logistic
+from tests.support.packages import edit_manifest, publish_forest, publish_logistic
 from tests.support.processes import CALL_S, Served, run, served
-from tests.support.real_data import CAPTURES, capture_path, ticks
+from tests.support.real_data import CAPTURES, USDM_BTC, capture_path, ticks
 
 from tickgate.v1 import signal_pb2 as pb
-from tickgate_server.features import micro10
-from tickgate_server.features.schema import TICK_SESSION_GAP_NS
+from tickgate_server.features.batch import compute
+from tickgate_server.features.schema import FeatureSet, micro10, micro32
 from tickgate_server.journal.entries import DecisionEntry
 from tickgate_server.journal.reader import JournalReader
+from tickgate_training.data.simulator import simulate
+from tickgate_training.data.table import values
 
 
 def decisions(folder: Path) -> list[dict[str, object]]:
@@ -164,25 +168,53 @@ def test_replay_names_the_first_field_that_comes_out_otherwise(journaled: tuple[
     assert "reason was" in text
 
 
-@pytest.mark.parametrize("name", CAPTURES)
-def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(
-    name: str, repository: Path, tmp_path: Path
-) -> None:
-    frame = ticks(name)
-    with served(repository, "--journal", str(tmp_path / "journal"), "--clock", "replay") as server:
-        shape = ["--format", "binance", "--target", server.address, "--stream", "--batch", "64"]
-        done = run("replay-ticks", str(capture_path(name)), *shape, "--deadline-ms", "30000")
-    assert done.returncode == 0, done.stdout + done.stderr
-    used = np.full((frame.height, micro10.WIDTH), np.nan, np.float32)
-    with JournalReader(tmp_path / "journal") as reader:
+def used_and_trained_on(
+    journal: Path, frame: pl.DataFrame, feature_set: FeatureSet
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Each row's vector as the journal has it, request ids being row numbers, and as training computes it."""
+    used = np.full((frame.height, feature_set.width), np.nan, np.float32)
+    with JournalReader(journal) as reader:
         entries = [entry for entry in reader if isinstance(entry, DecisionEntry)]
+    assert len(entries) == frame.height
     for entry in entries:
         row = entry.row
         if row["vector_width"]:
             used[json.loads(row["request_id"])] = row["vector"][: row["vector_width"]]
-    columns = (frame[column].to_numpy() for column in ("exchange_ts_ns", "price", "size"))
-    trained_on = micro10.batch(*columns, TICK_SESSION_GAP_NS)
+    columns = ("exchange_ts_ns", "price", "size", "bid", "ask", "bid_size", "ask_size")
+    return used, compute(feature_set, **{name: values(frame, name) for name in columns})
+
+
+@pytest.mark.parametrize(("name", "computed"), [*((name, micro10) for name in CAPTURES), (USDM_BTC, micro32)])
+def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(
+    name: str, computed: Callable[[], FeatureSet], tmp_path: Path
+) -> None:
+    frame, feature_set = ticks(name), computed()
+    repository = tmp_path / "models"
+    publish_logistic(repository, features=feature_set, latency_budget_ms=60_000.0)
+    with served(repository, "--journal", str(tmp_path / "journal"), "--clock", "replay") as server:
+        shape = ["--format", "binance", "--target", server.address, "--stream", "--batch", "64"]
+        done = run("replay-ticks", str(capture_path(name)), *shape, "--deadline-ms", "30000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    used, trained_on = used_and_trained_on(tmp_path / "journal", frame, feature_set)
     ready = ~np.isnan(trained_on).any(axis=1)
-    assert len(entries) == frame.height
-    assert used[ready].tobytes() == trained_on[ready].tobytes()
-    assert np.isnan(used[~ready]).all()
+    assert ready.sum() >= frame.height - 2 * feature_set.warm_up_trades
+    assert used.tobytes() == trained_on.tobytes()
+
+
+def test_so_they_are_on_simulated_ticks_in_the_fast_lane_and_replay_as_they_were(tmp_path: Path) -> None:
+    frame = simulate(500, 3, 0.2)
+    models, journal = tmp_path / "models", tmp_path / "journal"
+    publish_forest(models, features=micro32(), latency_budget_ms=60_000.0)
+    with served(models, "--journal", str(journal), "--clock", "replay") as server:
+        for index, row in enumerate(frame.iter_rows(named=True)):
+            quote = (row["bid"], row["ask"], row["bid_size"], row["ask_size"])
+            trade = (row["price"], row["size"])
+            at_ns, sequence = row["exchange_ts_ns"], row["sequence"]
+            request = tick("SIM", at_ns, sequence=sequence, trade=trade, quote=quote, request_id=str(index))
+            server.predict(request)
+    used, trained_on = used_and_trained_on(journal, frame, micro32())
+    assert np.isfinite(used[100:]).all()
+    assert used.tobytes() == trained_on.tobytes()
+    status, text = replayed(journal, models)
+    assert status == 0, text
+    assert "500 decisions compared, 0 differ" in text

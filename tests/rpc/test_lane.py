@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from tests.support.risk import risk_data
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import Engine, EngineSettings
+from tickgate_server.features.schema import micro32
 from tickgate_server.journal.entries import ControlEntry
 from tickgate_server.journal.layout import DECISION, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
@@ -49,6 +51,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
     publish_forest(folder, name="forest", latency_budget_ms=60_000.0)
     publish_logistic(folder, name="line", latency_budget_ms=60_000.0)
     return load_repository(folder, "forest")
+
+
+@pytest.fixture(scope="module")
+def quoting(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
+    """A forest on `micro32`."""
+    folder = tmp_path_factory.mktemp("models32")
+    publish_forest(folder, name="forest", features=micro32(), latency_budget_ms=60_000.0)
+    return load_repository(folder)
 
 
 class Side:
@@ -174,6 +184,33 @@ def test_both_ways_give_the_same_answers_and_journal(
         assert fast.predict(data) == slow.predict(data)
         message = pb.PredictStreamRequest(requests=[request]).SerializeToString()
         assert fast.stream(message) == slow.stream(message)
+    assert_same_journal(fast, slow)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32))
+def test_both_ways_give_the_same_with_features_of_quotes(
+    quoting: ModelRegistry, tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    """Ticks by a seed, as these windows take more of them than can be drawn one by one."""
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("journals")
+    fast, slow = Side(quoting, folder / "fast", lanes=True), Side(quoting, folder / "slow", lanes=False)
+    at_ns = START_NS
+    for number in range(160):
+        at_ns += int(rng.choice([0, 1, 10**8]))
+        price = 100.0 + 0.25 * int(rng.integers(0, 5))
+        trade = (price, float(rng.choice([0.0, 1.0, 2.5])))
+        quote = (price - 0.25 * int(rng.integers(0, 2)), price + 0.25, 2.0, float(rng.integers(0, 3)))
+        kind = 3 if number == 0 else int(rng.choice([1, 2, 3, 3]))
+        data = tick(
+            "A", at_ns, sequence=number + 1, trade=trade if kind & 1 else None, quote=quote if kind & 2 else None
+        ).SerializeToString()
+        assert fast.predict(data) == slow.predict(data)
+    mine, others = (side.engine.feature_stores[0] for side in (fast, slow))
+    for name in ("vectors", "ready", "prices", "carried", "marks"):
+        assert getattr(mine, name).tobytes() == getattr(others, name).tobytes(), name
+    assert mine.ready[fast.engine.symbols.row("A")]
     assert_same_journal(fast, slow)
 
 

@@ -177,9 +177,11 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
     path.write_text(json.dumps(document))
 
 
-def publish_forest(repository: Path, *, trees: int = 60, seed: int = 3, **changes: Any) -> Path:
+def publish_forest(
+    repository: Path, *, trees: int = 60, seed: int = 3, features: FeatureSet | None = None, **changes: Any
+) -> Path:
     """A forest of random trees: what the server compiles."""
-    features = micro10()
+    features = features or micro10()
     rng = np.random.default_rng(seed)
     rows = rng.normal(0.0, 1.0, (64, features.width)).astype(np.float32)
     forest = forests.grown(rng, trees, 5, features.width)

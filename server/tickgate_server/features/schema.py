@@ -78,6 +78,11 @@ MICRO10_FEATURES = (
 )
 
 
+def _require_gap(session_gap_ns: int) -> None:
+    if session_gap_ns < 0:
+        raise ValueError(f"session_gap_ns must be >= 0 (0: never), got {session_gap_ns}")
+
+
 def micro10(session_gap_ns: int = TICK_SESSION_GAP_NS) -> FeatureSet:
     """The set `micro10`: ten features of the last eleven trades.
 
@@ -87,12 +92,53 @@ def micro10(session_gap_ns: int = TICK_SESSION_GAP_NS) -> FeatureSet:
     Raises:
         ValueError: `session_gap_ns` is negative.
     """
-    if session_gap_ns < 0:
-        raise ValueError(f"session_gap_ns must be >= 0 (0: never), got {session_gap_ns}")
+    _require_gap(session_gap_ns)
     return FeatureSet("micro10", MICRO10_FEATURES, session_gap_ns, kernel_version=1, warm_up_trades=11)
 
 
-FEATURE_SETS: dict[str, Callable[[int], FeatureSet]] = {"micro10": micro10}
+MICRO32_FEATURES = (
+    *MICRO10_FEATURES,
+    "trade_sign",
+    "ret_50",
+    "signed_volume_50",
+    "ofi_10",
+    "ofi_50",
+    "queue_imbalance",
+    "microprice_dev_bps",
+    "quoted_spread_bps",
+    "effective_spread_bps",
+    "quote_position",
+    "mid_ret_10",
+    "kyle_lambda_bps",
+    "amihud_100",
+    "roll_spread_bps",
+    "realised_vol_100",
+    "bipower_vol_100",
+    "jump_share_100",
+    "ewma_vol_30s",
+    "ewma_signed_volume_10s",
+    "trade_rate_100",
+    "day_sin",
+    "day_cos",
+)
+
+
+def micro32(session_gap_ns: int = TICK_SESSION_GAP_NS) -> FeatureSet:
+    """The set `micro32`: the ten of `micro10` and 22 more, of the last 101 trades and the quotes between them.
+
+    A feed without quotes is never ready with it: a quote must be in force at each of the last 51 trades.
+
+    Args:
+        session_gap_ns: As `micro10`; a quote older than it is in force no more.
+
+    Raises:
+        ValueError: `session_gap_ns` is negative.
+    """
+    _require_gap(session_gap_ns)
+    return FeatureSet("micro32", MICRO32_FEATURES, session_gap_ns, kernel_version=1, warm_up_trades=101)
+
+
+FEATURE_SETS: dict[str, Callable[[int], FeatureSet]] = {"micro10": micro10, "micro32": micro32}
 
 
 def feature_set(name: str, session_gap_ns: int) -> FeatureSet:

@@ -3,8 +3,9 @@
 Behind a gRPC call the caches are cold: what takes 15 us in a loop of Python takes 60 between two calls, and what costs
 is how much code and memory a request touches. So the plain case (one tick of a known symbol that passes every rule, a
 model that is a compiled forest, a budget that does not pinch) runs here, composed of the very kernels that the general
-path calls: `ticks.market.apply`, `features.micro10.push`, `models.forest.score`, `risk.gate.judge`. Everything else is
-left to the general path before anything has changed, and a test holds both to the same answers and the same journal.
+path calls: `ticks.market.apply`, `features.micro10.push` or `features.micro32.take`, `models.forest.score`,
+`risk.gate.judge`. Everything else is left to the general path before anything has changed, and so is every request
+where the models take more than one feature set. A test holds both to the same answers and the same journal.
 """
 
 from time import perf_counter_ns
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.arrays import ArrayTable
 from tickgate_server.engine import Engine
+from tickgate_server.journal.layout import VECTOR_WIDTH
 from tickgate_server.models.forest import CompiledForest
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.rpc.lane.facts import (
@@ -32,6 +34,7 @@ from tickgate_server.rpc.lane.facts import (
     SETTINGS,
     SLOT,
     STALE_LIMIT_NS,
+    WITH_QUOTES,
 )
 from tickgate_server.rpc.lane.kernel import GENERAL, LATE, answer
 from tickgate_server.rpc.status import Status
@@ -70,6 +73,7 @@ class FastLane:
         settings[MODEL_INDEX] = -1 if self._journal is None else self._journal.add_model(model)
         settings[MODEL_NUMBER] = engine.number_of(model)
         settings[GAP_NS] = model.features.session_gap_ns
+        settings[WITH_QUOTES] = parts.store.with_quotes
         references = [reference.encode() for reference in engine.registry.references_of(model)]
         table = np.zeros((len(references), _REFERENCE_BYTES), np.uint8)
         for row, reference in enumerate(references):
@@ -112,6 +116,8 @@ class FastLane:
             forest.registers,
             parts.desk.book.table,
             parts.desk.ids.table,
+            store.carried,
+            store.marks,
         )
         self._table = ArrayTable(len(arrays))
         for number, array in enumerate(arrays):
@@ -172,8 +178,13 @@ class FastLane:
 
 
 def lanes_of(engine: Engine) -> list[FastLane]:
-    """A lane for each model that may have one: a compiled forest, on the engine's only feature set."""
-    if len(engine.feature_stores) != 1:
+    """A lane for each model that may have one: a compiled forest, on the engine's only feature set.
+
+    A tick changes the state of every feature set that is kept, and the lane's kernel has one at hand. Nor does it write
+    a vector wider than the journal's record has room for.
+    """
+    stores = engine.feature_stores
+    if len(stores) != 1 or stores[0].feature_set.width > VECTOR_WIDTH:
         return []
     return [
         FastLane(engine, model, model.scorer)

@@ -4,8 +4,18 @@ from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.reasons import Action, Reason
 
 # Columns of a lane's `settings`, int64.
-FUTURE_LIMIT_NS, STALE_LIMIT_NS, REPLAY, HORIZON, LATENCY_BUDGET_NS, MODEL_INDEX, MODEL_NUMBER, GAP_NS = range(8)
-SETTINGS = 8
+(
+    FUTURE_LIMIT_NS,
+    STALE_LIMIT_NS,
+    REPLAY,
+    HORIZON,
+    LATENCY_BUDGET_NS,
+    MODEL_INDEX,
+    MODEL_NUMBER,
+    GAP_NS,
+    WITH_QUOTES,  # not 0: the feature set is micro32
+) = range(9)
+SETTINGS = 9
 
 # What `answer` and its parts hand each other, int64 [FACTS]; the five times in the order of the record's.
 (

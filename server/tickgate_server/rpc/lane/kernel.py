@@ -19,6 +19,7 @@ from tickgate_server.arrays import (
 )
 from tickgate_server.arrays import words as words_of
 from tickgate_server.features.micro10 import push
+from tickgate_server.features.micro32 import take
 from tickgate_server.kernels import kernel
 from tickgate_server.models.forest import score
 from tickgate_server.records import TICK
@@ -65,6 +66,7 @@ from tickgate_server.rpc.lane.facts import (
     TRADING_STATE,
     VALID_FOR,
     WAITING_NS,
+    WITH_QUOTES,
 )
 from tickgate_server.rpc.lane.record import keep_answer, write_record
 from tickgate_server.rpc.lane.response import write_response
@@ -197,6 +199,8 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     registers = floats(state, 28)
     book = integer_rows(state, 29)
     ids = integer_rows(state, 30)
+    carried = float_rows(state, 31)
+    marks = integer_rows(state, 32)
     measured = floats(book, OUT)
     desk = integers(book, STATE)
     start_ns = clock_ns(_MONOTONIC, timespec)
@@ -253,6 +257,13 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         advance(book, spans[EXCHANGE_TS_NS])
     if verdict == ACCEPTED_NEW and spans[KIND] & TRADE:
         mark(book, row, numbers[PRICE])
+    if verdict == ACCEPTED_NEW and settings[WITH_QUOTES]:
+        ready[row] = take(
+            prices, sizes, ring_stamps, counts, carried, marks, row, settings[GAP_NS], spans[KIND],
+            spans[EXCHANGE_TS_NS], numbers[PRICE], numbers[SIZE], numbers[BID], numbers[ASK], numbers[BID_SIZE],
+            numbers[ASK_SIZE], vectors[row], ready[row],
+        )  # fmt: skip
+    elif verdict == ACCEPTED_NEW and spans[KIND] & TRADE:
         ready[row] = push(
             prices, sizes, ring_stamps, counts, row, settings[GAP_NS], spans[EXCHANGE_TS_NS], numbers[PRICE],
             numbers[SIZE], vectors[row],

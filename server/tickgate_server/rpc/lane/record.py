@@ -5,7 +5,6 @@ from numba import types
 from numpy.typing import NDArray
 
 from tickgate_server.arrays import TABLE, float_rows, integer_rows
-from tickgate_server.features.micro10 import WIDTH
 from tickgate_server.journal.checksum import seal
 from tickgate_server.journal.layout import DECISION, RecordKind
 from tickgate_server.kernels import kernel
@@ -148,7 +147,7 @@ def write_record(
         | (np.uint64(CHECK_COUNT) * scored) << np.uint64(8)
         | np.uint64(model_index) << np.uint64(32)
     )
-    words[at + _TRADES_WORD] = np.uint64(facts[TRADES]) | (np.uint64(WIDTH) * ready) << np.uint64(32)
+    words[at + _TRADES_WORD] = np.uint64(facts[TRADES]) | (np.uint64(vector.size) * ready) << np.uint64(32)
     words[at + _CLOCK_WORD] = np.uint64(facts[CLOCK])
     words[at + _CLOCK_WORD + 1] = np.uint64(spans[EXCHANGE_TS_NS])
     words[at + _CLOCK_WORD + 2] = np.uint64(spans[SEQUENCE])
@@ -177,7 +176,7 @@ def write_record(
         octets[base + _ASKED_BYTE + k] = data[spans[MODEL_AT] + k]
     if ready:
         values = words.view(np.float32)
-        for k in range(WIDTH):
+        for k in range(vector.size):
             values[at * 2 + _VECTOR_BYTE // 4 + k] = vector[k]
     if scored:
         for k in range(CHECK_COUNT):
