@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
 from tickgate_server.models.errors import ManifestInvalid, PackageFileMissing, VersionExists
+from tickgate_server.models.verdict import PromotionVerdict
 from tickgate_server.risk.regimes import RegimeName
 
 MODEL_FILE = "model.onnx"
@@ -85,7 +86,10 @@ class Golden(_Strict):
 
 
 class Manifest(_Strict):
-    """All that a server must know of a model beside its graph."""
+    """All that a server must know of a model beside its graph.
+
+    `promotion`: whether the walk-forward's figures allow it to be promoted; None: nobody looked.
+    """
 
     format_version: Literal[1] = 1
     name: Annotated[str, StringConstraints(pattern=_NAME)]
@@ -97,6 +101,7 @@ class Manifest(_Strict):
     decision_threshold: Annotated[float, Field(ge=0.5, le=1.0)]
     feature_statistics: dict[str, FeatureStatistics]
     validation: Validation
+    promotion: PromotionVerdict | None = None
     latency_budget_ms: Annotated[FiniteFloat, Field(gt=0.0)] = 50.0
     allowed_regimes: tuple[RegimeName, ...] = ("normal", "trending")
     golden: Golden
