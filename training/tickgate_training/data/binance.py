@@ -23,7 +23,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tickgate_training.data.table import BUY, SELL, ticks_table
+from tickgate_training.data.config import Rules
+from tickgate_training.data.feeds import Feed
+from tickgate_training.data.table import BUY, QUOTE_COLUMNS, SELL
+from tickgate_training.data.tick_rules import Reason, judge
 from tickgate_training.errors import MalformedLine, SourceUnreadable
 
 _NS_PER_MS = 1_000_000
@@ -66,14 +69,16 @@ class Capture:
     """What one file held.
 
     Attributes:
-        frame: Canonical table, one row a market trade, in the file's order.
+        frame: Canonical table, one row a market trade; of one symbol in the file's order.
         quotes: Book tickers read.
         skipped_trades: Trades left out, by their `X`.
+        rejected: Trades left out as the server would reject them, by symbol and reason.
     """
 
     frame: pl.DataFrame
     quotes: int
     skipped_trades: dict[str, int]
+    rejected: dict[tuple[str, Reason], int]
 
 
 @dataclass(slots=True)
@@ -81,36 +86,43 @@ class _Messages:
     """Trades and quotes of a file in its order, with the number of quotes of the symbol seen before each trade."""
 
     trades: list[_Trade] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)  # of the trades, from 0
     quotes_before: list[int] = field(default_factory=list)
     quotes: dict[str, list[_BookTicker]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-def read_capture(path: Path) -> Capture:
+def read_capture(path: Path, rules: Rules = "refuse") -> Capture:
     """Read one capture.
+
+    Args:
+        path: The file.
+        rules: What becomes of a trade that the server would reject; see `data.tick_rules`.
 
     Raises:
         SourceUnreadable: The file is absent, cannot be decompressed to its end, or has no market trade.
         MalformedLine: A line has no receive time, is not JSON, or a trade or book ticker lacks a field.
-        RowInvalid: The trades' stamps decrease, or a value is out of range.
+        TickRejected: The server would reject a trade; its row is its line less 1.
     """
     messages = _read_messages(path)
     if not messages.trades:
         raise SourceUnreadable(str(path), "has no market trade")
     trades = messages.trades
-    columns: dict[str, list[str] | NDArray[np.generic]] = {
-        "symbol": [trade.symbol for trade in trades],
-        "exchange_ts_ns": np.array([trade.time_ms for trade in trades], np.int64) * _NS_PER_MS,
-        "sequence": np.array([trade.trade_id for trade in trades], np.uint64),
-        "price": np.array([trade.price for trade in trades]),
-        "size": np.array([trade.size for trade in trades]),
-        "aggressor": np.array([SELL if trade.buyer_is_maker else BUY for trade in trades], np.int8),
-    }
     joined = _quotes_in_force(messages)
-    for k, name in enumerate(("bid", "ask", "bid_size", "ask_size")):
-        columns[name] = joined[:, k]
+    frame = pl.DataFrame(
+        {
+            "symbol": [trade.symbol for trade in trades],
+            "exchange_ts_ns": np.array([trade.time_ms for trade in trades], np.int64) * _NS_PER_MS,
+            "sequence": np.array([trade.trade_id for trade in trades], np.uint64),
+            "price": np.array([trade.price for trade in trades]),
+            "size": np.array([trade.size for trade in trades]),
+            "aggressor": np.array([SELL if trade.buyer_is_maker else BUY for trade in trades], np.int8),
+            **{name: joined[:, k] for k, name in enumerate(QUOTE_COLUMNS)},
+        }
+    )
+    judged = judge([Feed(str(path), frame, np.array(messages.lines))], rules)
     quotes = sum(len(of_symbol) for of_symbol in messages.quotes.values())
-    return Capture(ticks_table(columns), quotes, messages.skipped)
+    return Capture(judged.frame, quotes, messages.skipped, judged.rejected)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -135,7 +147,7 @@ def _read_messages(path: Path) -> _Messages:
             if envelope.stream is None:
                 continue  # a depth snapshot
             if envelope.stream.endswith("@trade"):
-                _take_trade(messages, _trade.decode(envelope.data))
+                _take_trade(messages, _trade.decode(envelope.data), number - 1)
             elif envelope.stream.endswith("@bookTicker"):
                 quote = _book_ticker.decode(envelope.data)
                 messages.quotes.setdefault(quote.symbol, []).append(quote)
@@ -144,11 +156,12 @@ def _read_messages(path: Path) -> _Messages:
     return messages
 
 
-def _take_trade(messages: _Messages, trade: _Trade) -> None:
+def _take_trade(messages: _Messages, trade: _Trade, line: int) -> None:
     if trade.execution != "MARKET":
         messages.skipped[trade.execution] = messages.skipped.get(trade.execution, 0) + 1
         return
     messages.trades.append(trade)
+    messages.lines.append(line)
     messages.quotes_before.append(len(messages.quotes.get(trade.symbol, ())))
 
 

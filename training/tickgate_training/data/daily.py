@@ -7,8 +7,8 @@ is 1 ... n over the whole set, so that a range of years keeps its numbers. There
 between sessions is no gap: features of daily bars take `session_gap_ns = 0`.
 """
 
-from collections.abc import Callable
-from datetime import datetime, time, timedelta
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,9 +16,10 @@ import arch.data.nasdaq
 import arch.data.sp500
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tickgate_training.data.table import UNKNOWN, ticks_table
-from tickgate_training.errors import SourceUnreadable
+from tickgate_training.data.years import chosen, named
 
 _NEW_YORK = ZoneInfo("America/New_York")
 _CLOSE = time(16)
@@ -43,42 +44,24 @@ def read_bars(source: str) -> pl.DataFrame:
     Raises:
         SourceUnreadable: There is no such set, the range is not one, or it has no session.
     """
-    name, _, years = source.partition(":")
-    if name not in _SETS:
-        raise SourceUnreadable(source, f"no data set {name!r}; known: {', '.join(NAMES)}")
+    name, years = named(source, NAMES)
     symbol, load = _SETS[name]
     bars = load()
     frame = ticks_table(
         {
             "symbol": [symbol] * len(bars),
-            "exchange_ts_ns": np.array([_close_ns(day.date()) for day in bars.index], np.int64),
+            "exchange_ts_ns": closes_ns([day.date() for day in bars.index]),
             "sequence": np.arange(1, len(bars) + 1, dtype=np.uint64),
             "price": bars["Close"].to_numpy(np.float64),
             "size": bars["Volume"].to_numpy(np.float64),
             "aggressor": np.full(len(bars), UNKNOWN, np.int8),
         }
     )
-    if not years:
-        return frame
-    first, last = _range_of_years(source, years)
-    year = pl.from_epoch("exchange_ts_ns", time_unit="ns").dt.year()
-    chosen = frame.filter(year.is_between(first, last))
-    if chosen.height == 0:
-        raise SourceUnreadable(
-            source, f"no session in {years}; the set spans {bars.index[0]:%Y} to {bars.index[-1]:%Y}"
-        )
-    return chosen
+    return chosen(frame, source, years)
 
 
-def _close_ns(day: Any) -> int:
-    close = datetime.combine(day, _CLOSE, tzinfo=_NEW_YORK)
+def closes_ns(days: Sequence[date]) -> NDArray[np.int64]:
+    """16:00 in New York on each day, int64 [n] nanoseconds since the epoch."""
+    closes = (datetime.combine(day, _CLOSE, tzinfo=_NEW_YORK) for day in days)
     # Whole seconds, so integer arithmetic: a float of nanoseconds has no room for the last hundred.
-    return (close - _EPOCH) // timedelta(seconds=1) * 1_000_000_000
-
-
-def _range_of_years(source: str, years: str) -> tuple[int, int]:
-    first, dash, last = years.partition("-")
-    last = last if dash else first
-    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-        raise SourceUnreadable(source, f"the range {years!r} is neither a year nor two: sp500:2018, sp500:2003-2007")
-    return int(first), int(last)
+    return np.array([(close - _EPOCH) // timedelta(seconds=1) * 1_000_000_000 for close in closes], np.int64)

@@ -1,12 +1,15 @@
 """The canonical table of ticks: what every reader gives and every later stage takes.
 
-One row a trade, in the venue's order, with the quote in force just before it. It is a polars DataFrame: its columns are
+One row a trade, in the venue's order, with the quote in force just before it. A table may hold several symbols; then
+the readers order it by stamp, and trades of one stamp by symbol. It is a polars DataFrame: its columns are
 typed Arrow buffers, so that numpy gets them as they are and the fingerprint hashes what is really there, a missing
 column is an error instead of an index alignment, and a filter over a million rows stays on one line. Pandas is needed
 only inside the reader of `arch`'s data sets, which come as pandas frames.
 """
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,51 @@ SCHEMA: dict[str, pl.DataType] = {
     "ask_size": pl.Float64(),
 }
 QUOTE_COLUMNS = ("bid", "ask", "bid_size", "ask_size")
-_WHOLE_QUOTE = "a quote is whole or absent, its prices finite and above 0, its sizes finite and not below 0"
+
+
+@dataclass(frozen=True, slots=True)
+class RowRule:
+    """What holds in each row of a table.
+
+    Attributes:
+        column: The column that is at fault where it does not.
+        holds: Expression over the canonical columns, bool.
+        text: The rule in words.
+    """
+
+    column: str
+    holds: pl.Expr
+    text: str
+
+
+_UNQUOTED = pl.col("bid").is_nan()
+
+
+def _of_quote(name: str) -> RowRule:
+    value = pl.col(name)
+    in_range = value.is_finite() & (value > 0 if name in {"bid", "ask"} else value >= 0)
+    return RowRule(
+        name,
+        pl.when(_UNQUOTED).then(value.is_nan()).otherwise(in_range),
+        "a quote is whole or absent, its prices finite and above 0, its sizes finite and not below 0",
+    )
+
+
+# The values that the server takes from a tick; what it refuses otherwise is INVALID_VALUE.
+VALUE_RULES = (
+    RowRule(
+        "symbol",
+        pl.col("symbol").str.len_bytes().is_between(1, SYMBOL_BYTES_MAXIMUM),
+        f"a symbol has 1 to {SYMBOL_BYTES_MAXIMUM} bytes",
+    ),
+    RowRule("exchange_ts_ns", pl.col("exchange_ts_ns") > 0, "a stamp is above 0"),
+    RowRule("price", pl.col("price").is_finite() & (pl.col("price") > 0), "a price is finite and above 0"),
+    RowRule("size", pl.col("size").is_finite() & (pl.col("size") >= 0), "a size is finite and not below 0"),
+    *(_of_quote(name) for name in QUOTE_COLUMNS),
+)
+AGGRESSOR_RULE = RowRule("aggressor", pl.col("aggressor").is_between(SELL, BUY), "an aggressor is 1, 0 or -1")
+CROSSED_RULE = RowRule("bid", _UNQUOTED | (pl.col("bid") <= pl.col("ask")), "a bid is not above its ask")
+ORDER_RULE = "the stamps of a symbol do not decrease"
 
 
 def ticks_table(columns: dict[str, Any]) -> pl.DataFrame:
@@ -58,6 +105,23 @@ def check(frame: pl.DataFrame) -> pl.DataFrame:
         RowInvalid: A value is null, not finite, out of range, or a symbol's stamps decrease.
         TooFewRows: The table is empty.
     """
+    frame = typed(frame)
+    for rule in (*VALUE_RULES, AGGRESSOR_RULE, CROSSED_RULE):
+        require(frame, rule.column, frame.select(rule.holds).to_series(), rule.text)
+    before = frame.select(pl.col("exchange_ts_ns").shift(1).over("symbol")).to_series()
+    ordered = (frame["exchange_ts_ns"] >= before).fill_null(value=True)
+    require(frame, "exchange_ts_ns", ordered, ORDER_RULE)
+    return frame
+
+
+def typed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with the canonical columns in order, of their types and without nulls, values not yet judged.
+
+    Raises:
+        ColumnInvalid: A column is absent or of another type.
+        RowInvalid: A value is null.
+        TooFewRows: The table is empty.
+    """
     for name, dtype in SCHEMA.items():
         if name not in frame.columns:
             raise ColumnInvalid(name, "none", str(dtype))
@@ -67,30 +131,16 @@ def check(frame: pl.DataFrame) -> pl.DataFrame:
         raise TooFewRows("table of ticks", 0, 1)
     frame = frame.select(*SCHEMA)
     for name in SCHEMA:
-        _require(frame, name, frame[name].is_not_null(), "no value may be null")
-    sized = frame["symbol"].str.len_bytes().is_between(1, SYMBOL_BYTES_MAXIMUM)
-    _require(frame, "symbol", sized, f"a symbol has 1 to {SYMBOL_BYTES_MAXIMUM} bytes")
-    _require(frame, "exchange_ts_ns", frame["exchange_ts_ns"] > 0, "a stamp is above 0")
-    _require(frame, "price", frame["price"].is_finite() & (frame["price"] > 0), "a price is finite and above 0")
-    _require(frame, "size", frame["size"].is_finite() & (frame["size"] >= 0), "a size is finite and not below 0")
-    _require(frame, "aggressor", frame["aggressor"].is_between(SELL, BUY), "an aggressor is 1, 0 or -1")
-    _check_quotes(frame)
-    before = frame.select(pl.col("exchange_ts_ns").shift(1).over("symbol")).to_series()
-    ordered = (frame["exchange_ts_ns"] >= before).fill_null(value=True)
-    _require(frame, "exchange_ts_ns", ordered, "the stamps of a symbol do not decrease")
+        require(frame, name, frame[name].is_not_null(), "no value may be null")
     return frame
 
 
-def _check_quotes(frame: pl.DataFrame) -> None:
-    unquoted = frame["bid"].is_nan()
-    for name in QUOTE_COLUMNS:
-        positive = frame[name] > 0 if name in {"bid", "ask"} else frame[name] >= 0
-        quoted = frame[name].is_finite() & positive & ~unquoted
-        _require(frame, name, quoted | (frame[name].is_nan() & unquoted), _WHOLE_QUOTE)
-    _require(frame, "bid", unquoted | (frame["bid"] <= frame["ask"]), "a bid is not above its ask")
+def require(frame: pl.DataFrame, column: str, holds: pl.Series, rule: str) -> None:
+    """Refuse the first row where `holds`, bool [n] without nulls, is false.
 
-
-def _require(frame: pl.DataFrame, column: str, holds: pl.Series, rule: str) -> None:
+    Raises:
+        RowInvalid: There is one.
+    """
     if not holds.all():
         row = int((~holds).arg_true()[0])
         raise RowInvalid(column, row, repr(frame[column][row]), rule)
@@ -113,15 +163,18 @@ def half_spread(frame: pl.DataFrame) -> NDArray[np.float64]:
     return np.asarray((ask - bid) / (ask + bid))
 
 
-def fingerprint(frame: pl.DataFrame) -> str:
-    """SHA-256, in hexadecimal, over the canonical columns' little-endian bytes, each after its name and length.
+def fingerprint(frame: pl.DataFrame, schema: Mapping[str, pl.DataType] = SCHEMA) -> str:
+    """SHA-256, in hexadecimal, over the little-endian bytes of a schema's columns, each after its name and length.
 
-    Equal for equal data whatever file they came from; symbols count as their UTF-8 with a newline after each.
+    Equal for equal rows in equal order, whatever file they came from: the readers put several symbols in one order (by
+    stamp, then symbol, then the file's), so that the order of the files does not count. Text counts as the lengths of
+    its values in UTF-8, unsigned 32 bits each, and then the values: no two columns of text run into each other.
     """
     digest = hashlib.sha256()
-    for name in SCHEMA:
-        if name == "symbol":
-            data = "".join(f"{symbol}\n" for symbol in frame["symbol"]).encode()
+    for name, dtype in schema.items():
+        if dtype == pl.String:
+            lengths = frame[name].str.len_bytes().to_numpy().astype("<u4").tobytes()
+            data = lengths + str(frame[name].str.join("").item()).encode()
         else:
             column = values(frame, name)
             data = column.astype(column.dtype.newbyteorder("<")).tobytes()
