@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.packages import publish_logistic
 from tests.support.processes import run, served
 from tests.support.real_data import CAPTURES, SPOT_BTC, SPOT_BTC_NEXT, capture_path, ticks
 
 from tickgate_server.engine import Engine, EngineSettings
-from tickgate_server.features import micro10
-from tickgate_server.features.schema import TICK_SESSION_GAP_NS
+from tickgate_server.features.batch import compute
+from tickgate_server.features.schema import micro32
 from tickgate_server.models.registry import load_repository
 from tickgate_server.records import TICK, Decision, Request
 from tickgate_server.ticks.market import QUOTE, TRADE
 from tickgate_training.data.daily import NAMES, read_bars
+from tickgate_training.data.table import values
 
 CONFIG = Path(__file__).resolve().parents[2] / "training" / "configs" / "binance-spot.toml"
 
@@ -25,7 +27,8 @@ CONFIG = Path(__file__).resolve().parents[2] / "training" / "configs" / "binance
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the model that `tickgate train` made of the first capture."""
     models = tmp_path_factory.mktemp("trained")
-    done = run("train", str(CONFIG), "--data", str(capture_path(SPOT_BTC)), "--models", str(models))
+    places = ["--models", str(models), "--runs", str(tmp_path_factory.mktemp("runs"))]
+    done = run("train", str(CONFIG), "--data", str(capture_path(SPOT_BTC)), *places)
     assert done.returncode == 0, done.stderr
     assert "Published" in done.stdout
     return models
@@ -60,10 +63,10 @@ def test_every_trade_is_answered_and_a_stream_gives_the_same_answers_in_the_same
 def test_batch_features_are_those_that_the_engine_computed_tick_by_tick(name: str, repository: Path) -> None:
     """On daily bars too, under the session gap of the model: both are the same kernel on the same trades."""
     frame = read_bars(name) if name in NAMES else ticks(name)
-    engine = Engine(EngineSettings(replay=True), load_repository(repository))
-    (store,) = engine.feature_stores
+    publish_logistic(repository, name="quoting", features=micro32(), latency_budget_ms=60_000.0)
+    engine = Engine(EngineSettings(replay=True), load_repository(repository, "tiny"))
     request, decision = Request(input=TICK), Decision()
-    streamed = np.empty((frame.height, micro10.WIDTH), np.float32)
+    streamed = [np.empty((frame.height, store.feature_set.width), np.float32) for store in engine.feature_stores]
     for index, row in enumerate(frame.iter_rows(named=True)):
         request.symbol = row["symbol"]
         request.exchange_ts_ns = row["exchange_ts_ns"]
@@ -76,9 +79,15 @@ def test_batch_features_are_those_that_the_engine_computed_tick_by_tick(name: st
             request.bid_size, request.ask_size = row["bid_size"], row["ask_size"]
         request.arrival_ns = time.perf_counter_ns()
         engine.decide(request, decision)
-        streamed[index] = store.vectors[engine.symbols.row(request.symbol)]
-    columns = (frame[column].to_numpy() for column in ("exchange_ts_ns", "price", "size"))
-    batch = micro10.batch(*columns, TICK_SESSION_GAP_NS)
-    assert batch.tobytes() == streamed.tobytes()
-    ready = ~np.isnan(batch).any(axis=1)
-    assert ready.sum() == (0 if name in NAMES else frame.height - 10)
+        for rows, store in zip(streamed, engine.feature_stores, strict=True):
+            rows[index] = store.vectors[engine.symbols.row(request.symbol)]
+    names = ("exchange_ts_ns", "price", "size", "bid", "ask", "bid_size", "ask_size")
+    assert len(streamed) == 2
+    for rows, store in zip(streamed, engine.feature_stores, strict=True):
+        batch = compute(store.feature_set, **{column: values(frame, column) for column in names})
+        assert batch.tobytes() == rows.tobytes()
+        ready = np.isfinite(batch).all(axis=1).sum()
+        if name in NAMES:  # bars are further apart than the gap, and have no quotes
+            assert ready == 0
+        else:
+            assert frame.height - 2 * store.feature_set.warm_up_trades < ready < frame.height

@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tickgate_server.risk.sizing import target_position
-from tickgate_training.backtest import Market, Sizing, constant_position, decide, run
+from tickgate_training.backtest import Backtest, Market, Sizing, constant_position, decide, run
 from tickgate_training.costs import Costs
-from tickgate_training.errors import TooFewRows
+from tickgate_training.errors import ArgumentInvalid, SeriesInvalid, TooFewRows
+from tickgate_training.labels import fixed_horizon
 
 SIZING = Sizing(capital=1000.0, risk_budget=10.0, horizon_trades=4, volatility_floor=1e-3, lot=0.01)
 
@@ -19,66 +21,148 @@ def market(marks: list[float] | NDArray[np.float64], half_spread: float = 0.001)
     return Market(marks, np.full(marks.size, half_spread), np.full(marks.size, 50.0), np.full(marks.size, 0.01))
 
 
+@dataclass
+class Case:
+    """Positions to hold from a row on, and a market with everything different on each row."""
+
+    positions: NDArray[np.float64]
+    market: Market
+    start: int
+    lag: int
+    capital: float
+    costs: Costs
+
+
 @st.composite
-def held(draw: st.DrawFn) -> tuple[list[float], list[float], int]:
-    """Positions, marks, and the first row."""
-    positions = draw(st.lists(st.sampled_from([0.0, 0.0, 1.0, 2.0, -1.0, -3.0]), min_size=1, max_size=25))
-    start = draw(st.integers(0, 5))
-    size = start + len(positions) + 2
-    marks = draw(st.lists(st.integers(80, 120).map(float), min_size=size, max_size=size))
-    return positions, marks, start
+def cases(draw: st.DrawFn) -> Case:
+    sizes = st.sampled_from([0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 0.3, -1.0, -0.3, -3.0, 1e-9, -1e-9])
+    positions = draw(st.lists(sizes, min_size=1, max_size=25))
+    start, lag, spare = draw(st.integers(0, 4)), draw(st.integers(1, 4)), draw(st.integers(0, 3))
+    rows = start + len(positions) + lag + 1 + spare
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    somewhere = Market(
+        rng.uniform(50.0, 150.0, rows),
+        rng.uniform(0.0, 0.01, rows),
+        rng.uniform(0.5, 100.0, rows),
+        rng.uniform(0.0, 0.05, rows),
+    )
+    costs = Costs(fee=draw(st.sampled_from([0.0, 5e-4, -1e-4])), impact=draw(st.sampled_from([0.0, 0.5, 1.3])))
+    return Case(np.array(positions), somewhere, start, lag, draw(st.sampled_from([1.0, 1000.0])), costs)
 
 
-def slow_run(
-    positions: list[float], marks: list[float], start: int, costs: Costs, half_spread: float
-) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Gross and net returns a row, then of each round trip: one order after the other, as a broker would book."""
-    gross, net = [0.0] * len(positions), [0.0] * len(positions)
-    trips: list[list[float]] = []
+@dataclass
+class Books:
+    """What a broker would have booked."""
+
+    gross: list[float]
+    net: list[float]
+    traded: list[float]
+    leverage: list[float]
+    trip_gross: list[float]
+    trip_net: list[float]
+
+
+def slow_run(case: Case) -> Books:
+    """One order after the other: what is traded at a row is paid there, what stands earns the move to the next row."""
+    rows = len(case.positions)
+    books = Books([0.0] * rows, [0.0] * rows, [0.0] * rows, [0.0] * rows, [], [])
     standing = 0.0
-
-    for k, wanted in enumerate([*positions, 0.0]):
-        row, into = start + k + 1, min(k, len(positions) - 1)
+    for k, wanted in enumerate([*case.positions.tolist(), 0.0]):
+        row, into = case.start + k + case.lag, min(k, rows - 1)
+        mark = float(case.market.marks[row])
         change = wanted - standing
-        fraction = half_spread + costs.fee + costs.impact * 0.1 * math.sqrt(abs(change) / 50.0)
+        share_of_volume = abs(change) / float(case.market.volumes[row])
+        span_volatility = float(case.market.trade_volatilities[row]) * math.sqrt(100)
+        fraction = float(case.market.half_spreads[row]) + case.costs.fee
+        fraction += case.costs.impact * span_volatility * math.sqrt(share_of_volume)
         closed = min(abs(standing), abs(change)) if standing * change < 0 else 0.0
-        opened = abs(change) - closed
-        for size, opens in ((closed, False), (opened, True)):
+        for size, opens in ((closed, False), (abs(change) - closed, True)):
             if size == 0.0:
                 continue
-            paid = size * marks[row] / 1000.0 * fraction
-            net[into] -= paid
+            paid = size * mark / case.capital * fraction
+            books.net[into] -= paid
+            books.traded[into] += size * mark / case.capital
             if opens and (standing == 0.0 or standing * wanted < 0):
-                trips.append([0.0, 0.0])
-            trips[-1][1] -= paid
+                books.trip_gross.append(0.0)
+                books.trip_net.append(0.0)
+            books.trip_net[-1] -= paid
         standing = wanted
-        if k < len(positions) and standing != 0.0:
-            earned = standing * (marks[row + 1] - marks[row]) / 1000.0
-            gross[k] += earned
-            net[k] += earned
-            trips[-1][0] += earned
-            trips[-1][1] += earned
-    return gross, net, [trip[0] for trip in trips], [trip[1] for trip in trips]
+        if k < rows and standing != 0.0:
+            earned = standing * (float(case.market.marks[row + 1]) - mark) / case.capital
+            books.gross[k] += earned
+            books.net[k] += earned
+            books.trip_gross[-1] += earned
+            books.trip_net[-1] += earned
+            books.leverage[k] = abs(standing) * mark / case.capital
+    return books
 
 
-@given(held(), st.sampled_from([0.0, 0.5]))
-def test_the_accounts_agree_with_a_slow_loop(case: tuple[list[float], list[float], int], impact: float) -> None:
-    positions, marks, start = case
-    costs = Costs(fee=0.0005, impact=impact)
-    result = run(np.array(positions), market(marks), start, 1000.0, costs)
-    gross, net, trip_gross, trip_net = slow_run(positions, marks, start, costs, 0.001)
-    np.testing.assert_allclose(result.gross, gross, atol=1e-14)
-    np.testing.assert_allclose(result.net, net, atol=1e-14)
-    np.testing.assert_allclose(result.trip_gross, trip_gross, atol=1e-14)
-    np.testing.assert_allclose(result.trip_net, trip_net, atol=1e-14)
+def run_case(case: Case) -> Backtest:
+    return run(case.positions, case.market, case.start, case.capital, case.costs, case.lag)
 
 
-@given(held())
-def test_round_trips_add_up_to_the_returns(case: tuple[list[float], list[float], int]) -> None:
-    positions, marks, start = case
-    result = run(np.array(positions), market(marks), start, 1000.0, Costs(fee=0.001))
-    assert result.trip_net.sum() == pytest.approx(result.net.sum(), abs=1e-13)
-    assert result.trip_gross.sum() == pytest.approx(result.gross.sum(), abs=1e-13)
+@given(cases())
+def test_the_accounts_agree_with_a_slow_loop(case: Case) -> None:
+    result, books = run_case(case), slow_run(case)
+    for name in ("gross", "net", "traded", "leverage", "trip_gross", "trip_net"):
+        np.testing.assert_allclose(getattr(result, name), getattr(books, name), rtol=1e-10, atol=1e-12, err_msg=name)
+    assert result.held.tolist() == [position != 0.0 for position in case.positions]
+
+
+@given(cases())
+def test_round_trips_add_up_to_the_returns(case: Case) -> None:
+    result = run_case(case)
+    assert result.trip_net.sum() == pytest.approx(result.net.sum(), abs=1e-9)
+    assert result.trip_gross.sum() == pytest.approx(result.gross.sum(), abs=1e-9)
+
+
+@given(cases(), st.data())
+def test_later_marks_change_no_earlier_return(case: Case, data: st.DataObject) -> None:
+    whole = run_case(case)
+    kept = data.draw(st.integers(1, case.positions.size))
+    market = case.market.until(case.start + kept + case.lag + 1)
+    part = run(case.positions, market, case.start, case.capital, case.costs, case.lag)
+    assert part.positions.size == kept
+    np.testing.assert_array_equal(part.gross, whole.gross[:kept])
+    np.testing.assert_array_equal(part.net[:-1], whole.net[: kept - 1])  # the last pays its closing
+
+
+@given(cases())
+def test_a_longer_lag_is_the_same_decisions_on_later_rows(case: Case) -> None:
+    result = run_case(case)
+    later = run(case.positions, case.market, case.start + case.lag - 1, case.capital, case.costs)
+    np.testing.assert_array_equal(result.net, later.net)
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_a_unit_of_capital_earns_the_label_of_the_same_lag(lag: int, seed: int) -> None:
+    prices = np.random.default_rng(seed).uniform(90.0, 110.0, 12)
+    labels = fixed_horizon(prices, 1, lag)
+    for row in range(12 - lag - 1):
+        result = run(np.array([1.0 / prices[row + lag]]), market(prices), row, 1.0, Costs(0.0), lag)
+        assert result.gross[0] == pytest.approx(labels.returns[row], abs=1e-14)
+
+
+@pytest.mark.parametrize(("lag", "start", "capital"), [(0, 0, 1.0), (-1, 0, 1.0), (1, -1, 1.0), (1, 0, 0.0)])
+def test_what_cannot_be_traded_is_refused(lag: int, start: int, capital: float) -> None:
+    with pytest.raises(ArgumentInvalid):
+        run(np.ones(2), market([100.0] * 6), start, capital, Costs(0.0), lag)
+
+
+def test_a_position_or_a_mark_that_is_no_number_is_named_by_its_row() -> None:
+    with pytest.raises(SeriesInvalid, match="positions, row 1: found nan") as positions:
+        run(np.array([1.0, np.nan]), market([100.0] * 6), 0, 1.0, Costs(0.0))
+    assert positions.value.row == 1
+    with pytest.raises(SeriesInvalid, match="marks, row 3: found inf"):
+        run(np.ones(2), market([100.0, 100.0, 100.0, np.inf, 1.0]), 0, 1.0, Costs(0.0))
+
+
+def test_a_cost_that_is_not_known_is_in_the_return() -> None:
+    somewhere = market([100.0] * 6)
+    somewhere.half_spreads[2] = np.nan  # where the position is changed
+    somewhere.half_spreads[3] = np.nan  # where it is not
+    result = run(np.array([1.0, 2.0, 2.0]), somewhere, 0, 1.0, Costs(0.0))
+    assert np.isnan(result.net).tolist() == [False, True, False]
 
 
 def test_a_decision_earns_the_move_after_the_next_trade() -> None:
@@ -142,21 +226,5 @@ def test_always_long_holds_the_capital_at_the_first_execution() -> None:
     result = run(constant_position(somewhere, 0, 2, 1000.0, 1.0), somewhere, 0, 1000.0, Costs(0.0))
     np.testing.assert_allclose(result.gross, [0.1, 0.1])
     assert result.trip_net.size == 1
-
-
-def test_costs_are_half_spread_fee_and_the_square_root_of_the_share_of_volume() -> None:
-    costs = Costs(fee=0.001, impact=0.8)
-    found = costs.fractions(
-        np.array([4.0, 0.0]), np.array([0.002, 0.003]), np.array([0.05, 0.05]), np.array([16.0, 0.0])
-    )
-    np.testing.assert_allclose(found, [0.003 + 0.8 * 0.05 * 0.5, 0.004])
-
-
-def test_impact_against_no_volume_is_infinite() -> None:
-    found = Costs(0.0, 1.0).fractions(np.ones(1), np.zeros(1), np.full(1, 0.1), np.zeros(1))
-    assert np.isposinf(found).all()
-
-
-def test_without_impact_an_unknown_volatility_costs_nothing_extra() -> None:
-    found = Costs(0.001).fractions(np.ones(1), np.full(1, 0.002), np.full(1, np.nan), np.zeros(1))
-    np.testing.assert_allclose(found, [0.003])
+    late = run(constant_position(somewhere, 0, 1, 1000.0, 1.0, 2), somewhere, 0, 1000.0, Costs(0.0), 2)
+    np.testing.assert_allclose(late.gross, [8 / 88])

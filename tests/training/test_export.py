@@ -1,123 +1,141 @@
 """The exported graph against the model it was made from."""
 
+from functools import cache
+
 import lightgbm
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.support.real_data import CAPTURES, SPOT_BTC, ticks
+from onnx import helper
+from tests.support.models import CALIBRATIONS, LEARNERS, TREES, Rows, real_rows, split_points
+from tests.support.real_data import CAPTURES
 
-from tickgate_server.features import micro10
 from tickgate_training import calibration
-from tickgate_training.calibration import Platt
-from tickgate_training.data.daily import NAMES, read_bars
-from tickgate_training.data.table import values
+from tickgate_training.calibration import SLOPE_LIMIT, Isotonic, Platt, Uncalibrated
+from tickgate_training.calibration.isotonic import bounded
+from tickgate_training.data.daily import NAMES
 from tickgate_training.errors import ParityBroken
 from tickgate_training.export import (
     PARITY_TOLERANCE,
+    NotExportable,
     as_raw_float32,
     check_parity,
     export,
     probabilities,
-    round_down_to_float32,
 )
-from tickgate_training.labels import fixed_horizon
-from tickgate_training.learners import LightGBMConfig, LightGBMModel, LogisticConfig
+from tickgate_training.export.nodes import model_of
+from tickgate_training.learners import (
+    GradientBoostingConfig,
+    Learner,
+    LightGBMConfig,
+    LightGBMModel,
+    Model,
+    RandomForestConfig,
+)
 
-LEARNERS = [LightGBMConfig(), LogisticConfig()]
-Rows = tuple[NDArray[np.float32], NDArray[np.int8]]
+each_kind = pytest.mark.parametrize("kind", LEARNERS)
+each_calibration = pytest.mark.parametrize("how", CALIBRATIONS)
+# What is left when nothing but the output is rounded to float32: half a unit in the last place of a number below 1.
+OUTPUT_ROUNDING = 2.0**-25
 
 
-def real_rows(name: str) -> Rows:
-    """Every ready row, and its label or -1."""
-    daily = name in NAMES
-    frame = read_bars(name) if daily else ticks(name)
-    stamps, prices, sizes = (values(frame, column) for column in ("exchange_ts_ns", "price", "size"))
-    features = micro10.batch(stamps, prices, sizes, 0 if daily else 300_000_000_000)
-    ready = np.isfinite(features).all(axis=1)
-    return features[ready], fixed_horizon(prices, 1 if daily else 10).direction[ready]
-
-
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.kind)
-@pytest.mark.parametrize("name", [*CAPTURES, *NAMES])
-def test_graph_and_source_agree_on_every_row_of_real_data(name: str, learner: LightGBMConfig | LogisticConfig) -> None:
+@cache
+def fitted(name: str, kind: str) -> Model:
+    """On the labelled rows of the first half."""
     x, y = real_rows(name)
-    half = len(x) // 2
-    early, late = np.flatnonzero(y[:half] >= 0), half + np.flatnonzero(y[half:] >= 0)
-    model = learner.fit(x[early], y[early], 1)
-    platt = calibration.fit(model.raw_scores(x[late]), y[late])
-    graph = export(model, platt)
-    worst = check_parity(graph, lambda rows: platt.apply(model.raw_scores(rows)), x, 0.6)
-    assert 0.0 < worst <= PARITY_TOLERANCE
+    early = np.flatnonzero(y[: len(x) // 2] >= 0)
+    return LEARNERS[kind].fit(x[early], y[early], 1)
 
 
-def split_points(booster: lightgbm.Booster) -> list[tuple[int, float]]:
-    found = []
-    for tree in booster.dump_model()["tree_info"]:
-        nodes = [tree["tree_structure"]]
-        while nodes:
-            node = nodes.pop()
-            if "split_feature" in node:
-                found.append((node["split_feature"], node["threshold"]))
-                nodes += [node["left_child"], node["right_child"]]
+def calibrated(name: str, model: Model, how: calibration.Kind) -> calibration.Calibration:
+    """On the labelled rows of the third quarter."""
+    x, y = real_rows(name)
+    rows = np.arange(len(x) // 2, 3 * len(x) // 4)
+    rows = rows[y[rows] >= 0]
+    return calibration.fit(how, model.raw_scores(x[rows]), y[rows])
+
+
+@each_calibration
+@each_kind
+@pytest.mark.parametrize("name", [*CAPTURES, *NAMES])
+def test_graph_and_source_agree_on_every_row_of_real_data(name: str, kind: str, how: calibration.Kind) -> None:
+    x, _ = real_rows(name)
+    model = fitted(name, kind)
+    chosen = calibrated(name, model, how)
+    worst = check_parity(export(model, chosen), lambda rows: chosen.apply(model.raw_scores(rows)), x, 0.6)
+    assert 0.0 < worst <= 2 * OUTPUT_ROUNDING < PARITY_TOLERANCE
+
+
+def at_splits(rows: Rows, model: Model, seed: int, count: int) -> NDArray[np.float32]:
+    """Rows of which some features lie exactly at a split, or one float32 beside it."""
+    x, _ = rows
+    splits = split_points(model)
+    rng = np.random.default_rng(seed)
+    found: NDArray[np.float32] = x[rng.integers(len(x), size=count)].copy()
+    for row in found:
+        for place in rng.integers(len(splits), size=rng.integers(1, 6)):
+            feature, threshold = splits[place]
+            at = np.float32(threshold)
+            row[feature] = at if rng.random() < 0.4 else np.nextafter(at, np.float32(rng.choice([-np.inf, np.inf])))
     return found
 
 
-def test_rows_exactly_at_each_threshold_and_next_to_it_take_the_same_side() -> None:
-    x, y = real_rows(SPOT_BTC)
-    labelled = y >= 0
-    model = LightGBMConfig().fit(x[labelled], y[labelled], 1)
-    rows = []
-    rng = np.random.default_rng(1)
-    for feature, split in split_points(model.booster):
-        at = round_down_to_float32(np.array([split]))[0]
-        for value in (at, np.nextafter(at, np.float32(np.inf)), np.nextafter(at, np.float32(-np.inf))):
-            row = x[rng.integers(len(x))].copy()
-            row[feature] = value
-            rows.append(row)
-    found = check_parity(
-        export(model, Platt(1.0, 0.0)), lambda r: Platt(1.0, 0.0).apply(model.raw_scores(r)), np.array(rows), 0.6
-    )
-    assert len(rows) > 1000
-    assert found < 2e-6
+@pytest.mark.parametrize("kind", TREES)
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_rows_at_thresholds_and_next_to_them_take_the_same_side(kind: str, seed: int) -> None:
+    model = fitted("sp500", kind)
+    graph, plain = _graphs(kind)
+    assert len(split_points(model)) > 40
+    rows = at_splits(real_rows("sp500"), model, seed, 500)
+    assert check_parity(graph, lambda r: plain.apply(model.raw_scores(r)), rows, 0.6) <= 2 * OUTPUT_ROUNDING
 
 
-def test_thresholds_rounded_to_nearest_would_move_rows_to_the_other_side() -> None:
-    """The test above can fail: features that fill float32 and the graph that a plain rounding makes."""
-    x, y = real_rows(SPOT_BTC)
-    labelled = y >= 0
-    model = LightGBMConfig().fit(x[labelled], y[labelled], 1)
-    document = onnx.load_from_string(export(model, Platt(1.0, 0.0)))
+@cache
+def _graphs(kind: str) -> tuple[bytes, Uncalibrated]:
+    plain = Uncalibrated("it is the trees that count")
+    return export(fitted("sp500", kind), plain), plain
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_thresholds_rounded_to_nearest_would_move_rows_to_the_other_side(kind: str) -> None:
+    """The tests above can fail: the graph that a plain rounding makes, where nearest is above."""
+    model = fitted("sp500", kind)
+    graph, plain = _graphs(kind)
+    document = onnx.load_from_string(graph)
     (trees,) = (node for node in document.graph.node if node.op_type.startswith("TreeEnsemble"))
     (splits,) = (attribute for attribute in trees.attribute if attribute.name == "nodes_values")
-    downward = np.array(splits.floats, np.float32)
-    splits.floats[:] = np.nextafter(downward, np.float32(np.inf)).tolist()  # as where nearest is above
+    splits.floats[:] = np.nextafter(np.array(splits.floats, np.float32), np.float32(np.inf)).tolist()
+    rows = at_splits(real_rows("sp500"), model, 1, 500)
     with pytest.raises(ParityBroken):
-        check_parity(document.SerializeToString(), lambda r: Platt(1.0, 0.0).apply(model.raw_scores(r)), x, 0.6)
+        check_parity(document.SerializeToString(), lambda r: plain.apply(model.raw_scores(r)), rows, 0.6)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("slope", [20.0, 1e-3])
+@pytest.mark.parametrize("intercept", [-12.0, 0.0, 12.0])
+def test_no_calibration_is_so_steep_that_they_part(kind: str, slope: float, intercept: float) -> None:
+    x, _ = real_rows("sp500")
+    model, platt = fitted("sp500", kind), Platt(slope, intercept)
+    check_parity(export(model, platt), lambda rows: platt.apply(model.raw_scores(rows)), x, 0.6)
 
 
 def test_the_rewritten_booster_gives_the_raw_scores_bit_for_bit() -> None:
-    x, y = real_rows("sp500")
-    model = LightGBMConfig().fit(x[y >= 0], y[y >= 0], 1)
+    x, _ = real_rows("sp500")
+    model = fitted("sp500", "lightgbm")
+    assert isinstance(model, LightGBMModel)
     rewritten = lightgbm.Booster(model_str=as_raw_float32(model.booster.model_to_string()))
     assert np.asarray(rewritten.predict(x)).tobytes() == model.raw_scores(x).tobytes()
 
 
-@given(st.lists(st.floats(-1e30, 1e30), min_size=1))
-def test_rounding_down_gives_the_largest_float32_not_above(numbers: list[float]) -> None:
-    exact = np.array(numbers)
-    found = round_down_to_float32(exact)
-    assert found.dtype == np.float32
-    assert (found.astype(np.float64) <= exact).all()
-    assert (np.nextafter(found, np.float32(np.inf)).astype(np.float64) > exact).all()
-
-
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.kind)
-def test_the_graph_takes_and_gives_what_the_server_names(learner: LightGBMConfig | LogisticConfig) -> None:
-    x, y = real_rows("sp500")
-    graph = onnx.load_from_string(export(learner.fit(x[y >= 0], y[y >= 0], 1), Platt(1.3, -0.1))).graph
+@each_calibration
+@each_kind
+def test_the_graph_takes_and_gives_what_the_server_names(kind: str, how: calibration.Kind) -> None:
+    model = fitted("sp500", kind)
+    graph = onnx.load_from_string(export(model, calibrated("sp500", model, how))).graph
     (given_input,), (output,) = graph.input, graph.output
     assert (given_input.name, output.name) == ("features", "probability_up")
     for tensor, width in ((given_input, 10), (output, 1)):
@@ -128,11 +146,20 @@ def test_the_graph_takes_and_gives_what_the_server_names(learner: LightGBMConfig
     assert not {"ZipMap", "ArrayFeatureExtractor"} & {node.op_type for node in graph.node}
 
 
-def test_trees_that_found_nothing_to_split_are_exported() -> None:
+@pytest.mark.parametrize(
+    "learner",
+    [
+        LightGBMConfig(trees=5, leaf_rows_minimum=59),
+        RandomForestConfig(trees=5, leaf_rows_minimum=59),
+        GradientBoostingConfig(trees=5, leaf_rows_minimum=59),
+    ],
+    ids=lambda learner: learner.kind,
+)
+def test_trees_that_found_nothing_to_split_are_exported(learner: Learner) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(60, 3)).astype(np.float32)
     y = (np.arange(60) % 2).astype(np.int8)
-    model = LightGBMConfig(trees=5, leaf_rows_minimum=59).fit(x, y, 1)
+    model = learner.fit(x, y, 1)
     platt = Platt(1.0, 0.2)
     assert (
         check_parity(export(model, platt), lambda rows: platt.apply(model.raw_scores(rows)), x, 0.6) <= PARITY_TOLERANCE
@@ -177,3 +204,51 @@ def test_a_row_near_the_threshold_may_fall_on_either_side() -> None:
 def test_exporting_again_gives_the_same_outputs() -> None:
     model, graph, x = exported()
     assert probabilities(export(model, Platt(1.0, 0.0)), x).tobytes() == probabilities(graph, x).tobytes()
+
+
+@st.composite
+def calibrations(draw: st.DrawFn) -> calibration.Calibration:
+    """Of each kind, as steep as they are let be, and isotonic ones of up to as many knots as they may have."""
+    if draw(st.booleans()):
+        return Platt(draw(st.floats(1e-6, 20.0)), draw(st.floats(-30.0, 30.0)))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    count = draw(st.integers(2, 1500))
+    line = np.sort(rng.random((2, count)), axis=1) * [[1.0], [1.0 - 2e-6]] + 1e-6
+    return Isotonic(*bounded(*line, SLOPE_LIMIT))
+
+
+@given(calibrations(), st.lists(st.floats(-60.0, 60.0, width=32), min_size=1, max_size=50))
+def test_a_calibrations_nodes_say_what_it_says_for_any_score(
+    chosen: calibration.Calibration, scores: list[float]
+) -> None:
+    nodes, constants = chosen.onnx_nodes("raw", "calibrated")
+    into = helper.make_node("Cast", ["features"], ["raw"], to=onnx.TensorProto.DOUBLE)
+    out = helper.make_node("Cast", ["calibrated"], ["probability_up"], to=onnx.TensorProto.FLOAT)
+    raw = np.array(scores, np.float32)
+    found = probabilities(model_of([into, *nodes, out], constants, 1), raw[:, None])
+    np.testing.assert_allclose(found, chosen.apply(raw.astype(np.float64)), rtol=0, atol=2 * OUTPUT_ROUNDING)
+
+
+def test_a_model_of_no_known_kind_is_refused() -> None:
+    class Coin:
+        width = 3
+
+        def raw_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+            return np.zeros(len(features))
+
+        def importance(self) -> None:
+            return None
+
+    with pytest.raises(NotExportable, match="no ONNX graph can be made of a Coin; known: LightGBMModel") as caught:
+        export(Coin(), Platt(1.0, 0.0))
+    assert caught.value.model == "Coin"
+
+
+@each_calibration
+@each_kind
+def test_features_of_any_size_leave_a_probability(kind: str, how: calibration.Kind) -> None:
+    """Scaled they leave float32's range: computed in it, infinity less infinity would be NaN."""
+    model = fitted("sp500", kind)
+    chosen = calibrated("sp500", model, how)
+    rows = np.array([[1e36] * 10, [-1e36] * 10, [1e36, -1e36] * 5], np.float32)
+    check_parity(export(model, chosen), lambda r: chosen.apply(model.raw_scores(r)), rows, 0.6)

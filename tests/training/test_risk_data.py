@@ -191,7 +191,8 @@ def test_daily_sets_have_bars_of_a_day_and_ticks_those_of_the_server() -> None:
 
 def test_train_writes_it_beside_the_packages_and_says_so(tmp_path: Path) -> None:
     # Five years, so that the run is short.
-    arguments = [str(CONFIGS / "daily.toml"), "--data", "sp500:2014-2018", "--models", str(tmp_path)]
+    runs = ["--runs", str(tmp_path / "runs"), "--jobs", "1"]
+    arguments = [str(CONFIGS / "daily.toml"), *runs, "--data", "sp500:2014-2018", "--models", str(tmp_path)]
     said = CliRunner().invoke(train, arguments, catch_exceptions=False, env={"COLUMNS": "500"})
     assert said.exit_code == 0
     assert f"Wrote {tmp_path / FILE_NAME}: SPX." in said.output.replace("\n", "")

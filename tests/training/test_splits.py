@@ -88,3 +88,46 @@ def test_the_latest_blocks_end_with_the_last_row() -> None:
 def test_the_latest_blocks_need_their_rows() -> None:
     with pytest.raises(TooFewRows):
         latest(79, 60, 20)
+
+
+@given(layouts())
+def test_anchored_windows_differ_in_where_the_train_block_begins_alone(
+    layout: tuple[int, tuple[int, int, int], int, int, int],
+) -> None:
+    rows, blocks, embargo, horizon, lag = layout
+    ends = fixed_horizon(np.ones(rows), horizon, lag).interval_end
+    rolling = list(walk_forward(rows, *blocks, embargo))
+    anchored = list(walk_forward(rows, *blocks, embargo, anchored=True))
+    for one, other in zip(rolling, anchored, strict=True):
+        assert other.train == Block(0, one.train.stop)
+        assert (other.validation, other.test) == (one.validation, one.test)
+        assert other.train_rows(ends).tolist() == list(range(len(other.train_rows(ends))))
+        assert set(one.train_rows(ends)) <= set(other.train_rows(ends))
+
+
+def test_the_latest_anchored_window_takes_every_row() -> None:
+    window = latest(100, 60, 20, anchored=True)
+    assert (window.train, window.validation, window.test) == (Block(0, 80), Block(80, 100), Block(100, 100))
+
+
+def test_the_embargo_is_kept_in_every_window_not_in_the_first_alone() -> None:
+    ends = np.arange(60) + 2  # entered a row after the decision, held for one
+    windows = list(walk_forward(60, 20, 10, 5, embargo_rows=4))
+    assert len(windows) == 6
+    for window in windows:
+        assert window.train_rows(ends)[-1] == window.validation.start - 1 - 2 - 4
+        assert window.validation_rows(ends)[-1] == window.test.start - 1 - 2 - 4
+
+
+def test_a_test_block_begins_with_the_row_after_validation_not_at_the_end_of_a_label() -> None:
+    windows = list(walk_forward(30, 10, 5, 5))
+    assert [window.test.start for window in windows] == [15, 20, 25]
+    assert [window.validation.stop for window in windows] == [15, 20, 25]
+
+
+@pytest.mark.parametrize("embargo", [-1])
+def test_an_embargo_below_zero_is_refused(embargo: int) -> None:
+    with pytest.raises(ValueError, match="embargo at least 0"):
+        list(walk_forward(100, 10, 5, 5, embargo))
+    with pytest.raises(ValueError, match="embargo at least 0"):
+        latest(100, 10, 5, embargo)

@@ -1,12 +1,14 @@
 """From probabilities to returns, gross and net of costs, with the server's own sizing.
 
-Conventions. A decision that reads row i is executed at row i + 1: the position it asks for earns the change of the mark
-from i + 1 to i + 2, and so on until the next decision takes effect. Decisions fall on every `decide_every`-th row of
+Conventions. A decision that reads row i is executed at row i + lag, lag = `execution_lag_rows` >= 1: the position it
+asks for earns the change of the mark from i + lag to i + lag + 1, and so on until the next decision takes effect. A
+label of that lag (`labels.fixed_horizon`) speaks of the same entry. Decisions fall on every `decide_every`-th row of
 the range, counted from its first; between them the position stands. It is a position only where the confidence
 max(p, 1 - p) is at least the threshold and the sizing gives a number; else it is flat: what is not known is not traded.
 Marks are mids where there are quotes, so that the bounce between bid and ask is no profit. Each change of position pays
 `costs.Costs` on its notional at the mark where it is executed, and what stands at the end of the range is closed and
-paid for. Returns are fractions of a fixed capital: profits are not reinvested, losses not made good.
+paid for. Returns are fractions of a fixed capital: profits are not reinvested, losses not made good. Several symbols
+that share the capital are added up by time: `portfolio.combine`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from tickgate_server.risk.sizing import target_positions
 from tickgate_training.costs import Costs
-from tickgate_training.errors import TooFewRows
+from tickgate_training.errors import ArgumentInvalid, SeriesInvalid, TooFewRows
 
 IMPACT_SPAN_ROWS = 100
 
@@ -74,6 +76,7 @@ class Backtest:
         leverage: float64 [m], absolute notional held as a fraction of capital.
         trip_gross: float64 [k], sum of gross returns of each round trip; `trip_net` after costs.
         trip_net: float64 [k].
+        execution_lag_rows: Rows from a decision to its execution.
     """
 
     start: int
@@ -84,6 +87,12 @@ class Backtest:
     leverage: NDArray[np.float64]
     trip_gross: NDArray[np.float64]
     trip_net: NDArray[np.float64]
+    execution_lag_rows: int = 1
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Rows with a position, bool [m]."""
+        return np.asarray(self.positions != 0.0)
 
 
 def decide(
@@ -124,41 +133,68 @@ def decide(
     return targets[held]
 
 
-def run(positions: NDArray[np.float64], market: Market, start: int, capital: float, costs: Costs) -> Backtest:
+def run(
+    positions: NDArray[np.float64],
+    market: Market,
+    start: int,
+    capital: float,
+    costs: Costs,
+    execution_lag_rows: int = 1,
+) -> Backtest:
     """Hold the positions over rows [start, start + m) and account for them.
 
     Args:
         positions: float64 [m], finite; the one at k is what the decision at row start + k asks for. Cut to the rows
-            whose next two marks exist.
+            for which the mark of the execution and the one after it exist.
         market: The whole series.
         start: Row of the first position.
         capital: What returns are fractions of.
         costs: What changes of position cost.
+        execution_lag_rows: Rows from a decision to its execution, at least 1.
 
     Raises:
-        TooFewRows: Not one row has two more after it.
+        ArgumentInvalid: The lag is below 1, `start` is negative, or the capital is not above 0.
+        TooFewRows: Not one row has enough rows after it.
+        SeriesInvalid: A position or a mark is not finite.
     """
-    count = min(positions.size, market.marks.size - 2 - start)
+    lag = execution_lag_rows
+    if lag < 1:
+        raise ArgumentInvalid("execution_lag_rows", lag, "what a row tells cannot be traded at that row: at least 1")
+    if start < 0:
+        raise ArgumentInvalid("start", start, "it must be a row")
+    if not capital > 0.0:
+        raise ArgumentInvalid("capital", capital, "it must be above 0")
+    count = min(positions.size, market.marks.size - 1 - lag - start)
     if count < 1:
-        raise TooFewRows("backtest, rows with two more after them", max(count, 0), 1)
+        raise TooFewRows(f"backtest, rows with {lag + 1} more after them", max(count, 0), 1)
     positions = positions[:count]
-    entry = market.marks[start + 1 : start + 1 + count]
-    gross = positions * (market.marks[start + 2 : start + 2 + count] - entry) / capital
-    # One row more: the close of what stands at the end.
+    _check_finite("positions", positions)
+    executed = slice(start + lag, start + lag + 1 + count)  # one row more: the close of what stands at the end
+    marks = market.marks[executed]
+    _check_finite("marks", marks, executed.start)
+    gross = positions * (marks[1:] - marks[:-1]) / capital
     before = np.concatenate(([0.0], positions))
     after = np.concatenate((positions, [0.0]))
-    executed = slice(start + 1, start + 2 + count)
     change = np.abs(after - before)
     span_volatilities = market.trade_volatilities[executed] * np.sqrt(IMPACT_SPAN_ROWS)
     fractions = costs.fractions(change, market.half_spreads[executed], span_volatilities, market.volumes[executed])
-    traded = change * market.marks[executed] / capital
-    paid = np.where(change > 0.0, traded * fractions, 0.0)
+    traded = change * marks / capital
+    paid = np.zeros(count + 1)
+    np.multiply(traded, fractions, out=paid, where=change > 0.0)
     net = gross - paid[:count]
     net[-1] -= paid[count]
     folded = traded[:count].copy()
     folded[-1] += traded[count]
     trip_gross, trip_net = _round_trips(positions, gross, paid, change)
-    return Backtest(start, positions, gross, net, folded, np.abs(positions) * entry / capital, trip_gross, trip_net)
+    leverage = np.abs(positions) * marks[:-1] / capital
+    return Backtest(start, positions, gross, net, folded, leverage, trip_gross, trip_net, lag)
+
+
+def _check_finite(series: str, values: NDArray[np.float64], first_row: int = 0) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise SeriesInvalid(series, first_row + row, str(values[row]), "each must be finite")
 
 
 def _round_trips(
@@ -194,6 +230,8 @@ def _summed(trip: NDArray[np.int64], values: NDArray[np.float64], trips: int) ->
     return np.asarray(np.bincount(trip, values, minlength=trips), np.float64)
 
 
-def constant_position(market: Market, start: int, rows: int, capital: float, leverage: float) -> NDArray[np.float64]:
-    """The baseline's positions: `leverage` times the capital bought at the first execution and held, float64 [rows]."""
-    return np.full(rows, leverage * capital / market.marks[start + 1])
+def constant_position(
+    market: Market, start: int, rows: int, capital: float, leverage: float, execution_lag_rows: int = 1
+) -> NDArray[np.float64]:
+    """Positions worth `leverage` times the capital, bought at the first execution and held: float64 [rows]."""
+    return np.full(rows, leverage * capital / market.marks[start + execution_lag_rows])

@@ -3,63 +3,33 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from tickgate_server.features.schema import TICK_SESSION_GAP_NS
 from tickgate_server.risk.regimes import RegimeName
-from tickgate_training.data.simulator import EDGE_LIMIT
+from tickgate_training.calibration import Kind as CalibrationKind
+from tickgate_training.data.config import BinanceData as BinanceData  # noqa: PLC0414 - callers import it from here
+from tickgate_training.data.config import DailyData as DailyData  # noqa: PLC0414 - as above
+from tickgate_training.data.config import DataConfig
+from tickgate_training.data.config import SimulatedData as SimulatedData  # noqa: PLC0414 - as above
 from tickgate_training.errors import ConfigInvalid
+from tickgate_training.labels.config import FixedHorizonConfig, LabelConfig
+from tickgate_training.leaks import LeakConfig
 from tickgate_training.learners import LearnerConfig
+from tickgate_training.splits.config import RowWindowsConfig, WalkForwardConfig
 from tickgate_training.strict import Strict
-
-
-class BinanceData(Strict):
-    """A raw capture of Binance's streams; see `data.binance`."""
-
-    kind: Literal["binance"] = "binance"
-    path: Path
-
-
-class DailyData(Strict):
-    """Daily bars of an index; see `data.daily` for the names."""
-
-    kind: Literal["daily"] = "daily"
-    source: str = "sp500"
-
-
-class SimulatedData(Strict):
-    """The simulator; see `data.simulator` for the planted relation."""
-
-    kind: Literal["simulated"] = "simulated"
-    trades: int = Field(default=20_000, ge=1, le=10_000_000)
-    seed: int = Field(default=1, ge=0)
-    edge: float = Field(default=0.0, ge=0.0, le=EDGE_LIMIT)
+from tickgate_training.tuning import TuningConfig
+from tickgate_training.verdict import PromotionLimits
+from tickgate_training.weights import WeightConfig
 
 
 class FeatureConfig(Strict):
     """The feature set and its parameter: silence after which windows start anew, 0 for daily bars."""
 
-    feature_set: Literal["micro10"] = "micro10"
+    feature_set: Literal["micro10", "micro32"] = "micro10"
     session_gap_ns: int = Field(default=TICK_SESSION_GAP_NS, ge=0)
-
-
-class LabelConfig(Strict):
-    """Fixed-horizon sign labels; `price` says of which price: the trade's, or the mid just before the trade."""
-
-    horizon_trades: int = Field(default=10, ge=1)
-    lag_trades: int = Field(default=1, ge=1)
-    price: Literal["trade", "mid"] = "trade"
-
-
-class WalkForwardConfig(Strict):
-    """Lengths of the blocks in rows; a row of daily bars is a session."""
-
-    train_rows: int = Field(default=252, ge=1)
-    validation_rows: int = Field(default=63, ge=1)
-    test_rows: int = Field(default=21, ge=1)
-    embargo_rows: int = Field(default=0, ge=0)
 
 
 class CostConfig(Strict):
@@ -93,23 +63,36 @@ class PackageConfig(Strict):
 class TrainingConfig(Strict):
     """One run: where the data come from, how they are labelled, split, fitted, traded and published.
 
-    `periods_per_year` annualises the Sharpe ratio: 252 for daily bars; 1 leaves it a row's.
+    `periods_per_year` annualises the Sharpe ratio: 252 for daily bars; 1 leaves it a row's. `calendar` says which rows
+    are one session: `24/7`, or a calendar of `exchange_calendars`. `runs`: where runs keep their folders.
     """
 
-    data: Annotated[BinanceData | DailyData | SimulatedData, Field(discriminator="kind")]
+    data: DataConfig
     package: PackageConfig
     learners: tuple[LearnerConfig, ...] = Field(min_length=1)
     features: FeatureConfig = FeatureConfig()
-    label: LabelConfig = LabelConfig()
-    walk_forward: WalkForwardConfig = WalkForwardConfig()
+    label: LabelConfig = FixedHorizonConfig()
+    weights: WeightConfig = WeightConfig(basis="equal")
+    walk_forward: WalkForwardConfig = RowWindowsConfig()
+    calendar: str = "24/7"
+    calibration: CalibrationKind = "platt"
+    tuning: TuningConfig = TuningConfig()
+    leaks: LeakConfig = LeakConfig()
+    promotion: PromotionLimits = PromotionLimits()
     costs: CostConfig = CostConfig()
     policy: PolicyConfig = PolicyConfig()
     periods_per_year: float = Field(default=1.0, gt=0.0)
     seed: int = Field(default=1, ge=0, le=2**31 - 1)
+    runs: Path = Path("runs")
 
 
 def load_config(
-    path: Path, *, data: str | None = None, models: Path | None = None, name: str | None = None
+    path: Path,
+    *,
+    data: str | None = None,
+    models: Path | None = None,
+    name: str | None = None,
+    runs: Path | None = None,
 ) -> TrainingConfig:
     """Read a configuration from TOML.
 
@@ -118,6 +101,7 @@ def load_config(
         data: Put in place of the file's own data: a capture's path, or the name of a set of daily bars.
         models: Put in place of the file's model repository.
         name: Put in place of the file's name of the model.
+        runs: Put in place of the file's folder of runs.
 
     Raises:
         ConfigInvalid: The file cannot be read, is not TOML, has an unknown key, lacks one, or has a value out of range;
@@ -133,6 +117,7 @@ def load_config(
     if isinstance(package, dict):
         package |= {} if models is None else {"repository": str(models)}
         package |= {} if name is None else {"name": name}
+    document |= {} if runs is None else {"runs": str(runs)}
     return parse_config(document, str(path))
 
 
@@ -149,7 +134,9 @@ def parse_config(document: Mapping[str, Any], source: str = "configuration") -> 
 
 def _with_data(path: str, section: Any, data: str) -> dict[str, Any]:
     kind = section.get("kind") if isinstance(section, dict) else None
-    key = {"binance": "path", "daily": "source"}.get(kind or "")
+    key = {"binance": "path", "daily": "source", "panel": "source"}.get(kind or "")
     if key is None:
-        raise ConfigInvalid(path, (f"data.kind is {kind!r}: only binance and daily data can be named from outside",))
+        raise ConfigInvalid(
+            path, (f"data.kind is {kind!r}: only binance, daily and panel data can be named from outside",)
+        )
     return {**section, key: data}

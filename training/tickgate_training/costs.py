@@ -8,10 +8,13 @@ liquidity in financial markets", Physical Review X 1, 021006, 2011). Y is of ord
 0, the default, leaves impact out and suits sizes that the best quote can take.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tickgate_training.errors import ArgumentInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,21 @@ class Costs:
     """Parameters of the cost of trading.
 
     Attributes:
-        fee: Fraction of notional paid to the venue on each trade.
+        fee: Fraction of notional paid to the venue on each trade; below 0: a rebate.
         impact: Y of the square-root law; 0: none.
+
+    Raises:
+        ArgumentInvalid: The fee is not finite, or Y is below 0 or not finite.
     """
 
     fee: float
     impact: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.fee):
+            raise ArgumentInvalid("fee", self.fee, "it must be finite")
+        if not (self.impact >= 0.0 and math.isfinite(self.impact)):
+            raise ArgumentInvalid("impact", self.impact, "it must be a number of at least 0")
 
     def fractions(
         self,
@@ -42,11 +54,13 @@ class Costs:
             volumes: Volume traded over it, float64 [n]; not read where Y is 0.
 
         Returns:
-            float64 [n]; infinite where something is to be traded with impact against no volume.
+            float64 [n]; infinite where something is to be traded with impact against no volume, NaN where the
+            volatility is unknown, or zero against no volume. Neither is hidden: a return with such a cost is undefined.
         """
         fractions = half_spreads + self.fee
         if self.impact == 0.0:
             return fractions
         share = np.where(sizes > 0.0, np.inf, 0.0)
         np.divide(sizes, volumes, out=share, where=volumes > 0.0)
-        return fractions + self.impact * volatilities * np.sqrt(share)
+        with np.errstate(invalid="ignore"):  # zero times infinity: NaN, as said above
+            return np.asarray(fractions + self.impact * volatilities * np.sqrt(share))

@@ -53,7 +53,8 @@ def demo(folder: Path | None) -> None:
         models = place / "models"
         with as_file(files("tickgate_training") / "configs" / "daily.toml") as config:
             for index, name in _INDICES.items():
-                _run(console, "train", str(config), "--data", index, "--name", name, "--models", str(models))
+                where = ["--models", str(models), "--runs", str(place / "runs")]
+                _run(console, "train", str(config), "--data", index, "--name", name, *where)
         _run(console, "models", "list", "--models", str(models))
         console.print(
             f"\nThe final models were fitted on the latest rows, {_LAST_YEAR} among them: what follows shows the way to"

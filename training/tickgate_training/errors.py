@@ -5,13 +5,24 @@
     │   ├── SourceUnreadable      a file or data set is absent or cannot be read
     │   ├── MalformedLine         a line of a capture is not what its feed sends
     │   ├── ColumnInvalid         a column is absent or of another type
-    │   └── RowInvalid            a row breaks a rule of the canonical table
+    │   ├── RowInvalid            a row breaks a rule of the canonical table
+    │   │   ├── CellInvalid       a cell of a file is not what its column holds
+    │   │   └── TickRejected      a tick of a file breaks one of the server's rules
+    │   ├── CalendarInvalid       a session calendar is unknown or does not cover the stamps
+    │   └── FundamentalUnknown    no symbol has a fundamental of this name
     ├── ConfigInvalid             a configuration has an unknown key or a value out of range
     ├── TooFewRows                fewer rows than the stage needs
+    ├── WeightsUndefined          no fitted row has a weight above zero, or one is not finite
+    ├── LeakFound                 a row depends on one that it must not know
     ├── FeatureUndefined          a feature has no finite value, or a fitted row has one that is not
+    ├── FeatureConstant           a feature has the same value in every row that is to be fitted
     ├── OneClassOnly              all labels to fit on are the same
     ├── NotConverged              a fit stopped before it was done
-    └── ParityBroken              the exported graph does not give the outputs of its source
+    ├── BackendUnavailable        what folds should run on is not there
+    ├── RunInUse                  another process works on the same run
+    ├── SeriesInvalid             an array handed to a computation has a value, or a shape, that it must not have
+    ├── ArgumentInvalid           a number handed to a computation lies outside what it may be
+    └── ParityBroken              what was exported does not give the outputs of its source
 
 `tickgate_server.models.errors` has what publishing raises.
 """
@@ -87,6 +98,68 @@ class RowInvalid(DataError):
         self.rule = rule
 
 
+class CellInvalid(RowInvalid):
+    """A cell of a file is not what its column holds; `row` counts the file's rows below its header, from 0.
+
+    Attributes:
+        source: The file.
+    """
+
+    def __init__(self, source: str, column: str, row: int, found: str, rule: str) -> None:
+        super().__init__(column, row, found, rule)
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"{self.source}: {super().__str__()}"
+
+
+class TickRejected(RowInvalid):
+    """A tick of a file breaks one of the rules that the server holds ticks to; `row` as in `CellInvalid`.
+
+    Attributes:
+        source: The file.
+        symbol: The tick's.
+        reason: Name of the rule: INVALID_VALUE, DUPLICATE, OUT_OF_ORDER or CROSSED_QUOTE.
+    """
+
+    def __init__(self, source: str, symbol: str, column: str, row: int, found: str, rule: str, reason: str) -> None:
+        super().__init__(column, row, found, rule)
+        self.source = source
+        self.symbol = symbol
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.source}: symbol {self.symbol!r}, {super().__str__()} ({self.reason})"
+
+
+class CalendarInvalid(DataError):
+    """A session calendar is unknown, or does not cover the stamps.
+
+    Attributes:
+        calendar: Its name.
+        why: What was found and what was expected.
+    """
+
+    def __init__(self, calendar: str, why: str) -> None:
+        super().__init__(f"calendar {calendar!r}: {why}")
+        self.calendar = calendar
+        self.why = why
+
+
+class FundamentalUnknown(DataError):
+    """No symbol has a fundamental of this name.
+
+    Attributes:
+        name: As asked for.
+        known: The names that there are.
+    """
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"no fundamental is called {name!r}; there are: {', '.join(known)}")
+        self.name = name
+        self.known = known
+
+
 class ConfigInvalid(TrainingError):
     """A configuration has an unknown key, lacks one, or has a value out of range.
 
@@ -102,19 +175,51 @@ class ConfigInvalid(TrainingError):
 
 
 class TooFewRows(TrainingError):
-    """Fewer rows than the stage needs.
+    """Fewer rows, or sessions, than the stage needs.
 
     Attributes:
         stage: What they are needed for.
         found: How many there are.
         needed: How many it takes.
+        unit: What is counted.
     """
 
-    def __init__(self, stage: str, found: int, needed: int) -> None:
-        super().__init__(f"{stage}: {found} rows, at least {needed} needed")
+    def __init__(self, stage: str, found: int, needed: int, unit: str = "rows") -> None:
+        super().__init__(f"{stage}: {found} {unit}, at least {needed} needed")
         self.stage = stage
         self.found = found
         self.needed = needed
+        self.unit = unit
+
+
+class WeightsUndefined(TrainingError):
+    """Sample weights cannot be normalised: their sum is not finite and above zero.
+
+    Attributes:
+        rows: How many rows were to be weighted.
+        total: The sum.
+    """
+
+    def __init__(self, rows: int, total: float) -> None:
+        super().__init__(f"the weights of {rows} rows sum to {total}; a sum that is finite and above 0 is needed")
+        self.rows = rows
+        self.total = total
+
+
+class LeakFound(TrainingError):
+    """A row depends on one that it must not know.
+
+    Attributes:
+        what: The stage: features, labels, windows.
+        row: The row (or window) that changed, from 0.
+        depends_on_row: The nearest of the rows that were taken away or replaced; it may be one further off.
+    """
+
+    def __init__(self, what: str, row: int, depends_on_row: int, how: str) -> None:
+        super().__init__(f"{what}: row {row} must not depend on row {depends_on_row}, yet it changed when rows {how}")
+        self.what = what
+        self.row = row
+        self.depends_on_row = depends_on_row
 
 
 class FeatureUndefined(TrainingError):
@@ -130,6 +235,22 @@ class FeatureUndefined(TrainingError):
         super().__init__(f"feature {feature!r} is not finite {where}")
         self.feature = feature
         self.row = row
+
+
+class FeatureConstant(TrainingError):
+    """A feature has the same value in every row that is to be fitted, so there is nothing to tell apart.
+
+    Attributes:
+        feature: Its name.
+        value: What it is.
+        rows: How many rows have it.
+    """
+
+    def __init__(self, feature: str, value: float, rows: int) -> None:
+        super().__init__(f"feature {feature!r} is {value:g} in all {rows} rows; a fit needs one that varies")
+        self.feature = feature
+        self.value = value
+        self.rows = rows
 
 
 class OneClassOnly(TrainingError):
@@ -158,17 +279,72 @@ class NotConverged(TrainingError):
         self.learner = learner
 
 
+class BackendUnavailable(TrainingError):
+    """What folds should run on is not there.
+
+    Attributes:
+        backend: `ray` or `dask`.
+    """
+
+    def __init__(self, backend: str, why: str) -> None:
+        super().__init__(f"backend {backend!r}: {why}")
+        self.backend = backend
+
+
+class RunInUse(TrainingError):
+    """Another process works on the same run.
+
+    Attributes:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder}: another process works on this run; wait for it, or give --runs another folder")
+        self.folder = folder
+
+
+class SeriesInvalid(TrainingError):
+    """An array handed to a computation has a value, or a shape, that it must not have.
+
+    Attributes:
+        series: What it holds.
+        row: The first row at fault, from 0; None where it is the shape.
+        rule: What must hold.
+    """
+
+    def __init__(self, series: str, row: int | None, found: str, rule: str) -> None:
+        where = series if row is None else f"{series}, row {row}"
+        super().__init__(f"{where}: found {found}, but {rule}")
+        self.series = series
+        self.row = row
+        self.rule = rule
+
+
+class ArgumentInvalid(TrainingError):
+    """A number handed to a computation lies outside what it may be.
+
+    Attributes:
+        argument: Its name.
+        rule: What must hold.
+    """
+
+    def __init__(self, argument: str, found: float, rule: str) -> None:
+        super().__init__(f"{argument} is {found!r}, but {rule}")
+        self.argument = argument
+        self.rule = rule
+
+
 class ParityBroken(TrainingError):
-    """The exported graph does not give the outputs of its source.
+    """What was exported, a graph or a file of parameters, does not give the outputs of its source.
 
     Attributes:
         row: The worst row, from 0.
-        exported: The graph's output there.
+        exported: The export's output there.
         reference: The source model's.
     """
 
     def __init__(self, row: int, exported: float, reference: float, rule: str) -> None:
-        super().__init__(f"row {row}: the graph gives {exported!r}, its source {reference!r}; {rule}")
+        super().__init__(f"row {row}: the export gives {exported!r}, its source {reference!r}; {rule}")
         self.row = row
         self.exported = exported
         self.reference = reference

@@ -1,165 +1,192 @@
-"""One training run: load, compute features, label, walk forward, judge, refit, export, publish, write risk data.
+"""One training run: load, check for leaks, walk forward, measure, judge, refit, export, publish, report.
 
-Refit policy. The published model is none of the windows': it is fitted anew on the latest train block, calibrated and
-given its threshold on the latest validation block, in the lengths that were validated, so that it is as fresh as a
-window's model would be on the next test row. The metrics in its manifest are the walk-forward's: they speak of the
-procedure, on rows that no model had seen, not of this one fit.
-
-With several learners the one that earned most on the windows' validation rows is published; test rows decide nothing.
-Each learner counts as one trial.
+Refit policy. In a walk each window's model is fitted anew on that window's train block. The published model is none of
+the windows': the same procedure (every configuration fitted on the latest train block, calibrated and given its
+threshold on the latest validation block, the one that earned most there taken) is run on the newest rows, in the
+lengths that were validated, so that it is as fresh as a window's model would be on the next test row. The metrics in
+its manifest are the selected series': they speak of the procedure, on rows that no model had seen, not of this one fit.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from statistics import NormalDist
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from tickgate_training import backtest
+from tickgate_server.models.verdict import PromotionVerdict
+from tickgate_training import judging, leak_check, parallel, run_folder
 from tickgate_training.config import TrainingConfig
-from tickgate_training.metrics import Metrics, measure
+from tickgate_training.folds import Fold, Folder
+from tickgate_training.learners import LearnerConfig
 from tickgate_training.publishing import Published, publish_model, walk_forward_metrics
-from tickgate_training.risk_data import Written, settings_of, write_first
+from tickgate_training.results import RunResult, Series
+from tickgate_training.risk_data import settings_of, write_first
+from tickgate_training.run_folder import RunFolder
 from tickgate_training.samples import Samples, load_table, prepare
-from tickgate_training.splits import latest
-from tickgate_training.walk import Trial, costs_of, evaluate, fit_window, windows_of
+from tickgate_training.splits import Window
+from tickgate_training.stability import null_quantile
+from tickgate_training.trials import configurations
+from tickgate_training.tuning import Configuration
+from tickgate_training.walk import Walk, windows_of
 
-SIGNIFICANCE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether the walk-forward shows an edge net of costs.
-
-    Attributes:
-        has_edge: The net t statistic passes the one-sided bar of `SIGNIFICANCE`, divided by the trials (Bonferroni).
-        text: One plain sentence.
-    """
-
-    has_edge: bool
-    text: str
+_PSI_LEVEL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run gave.
+class Options:
+    """How a run is run; what it finds does not depend on it.
 
     Attributes:
-        config: Of the run.
-        symbol: Of the data.
-        rows: Rows of data.
-        trials: One a learner, in the configuration's order.
-        chosen: The trial whose learner was published: most earned on validation.
-        baseline: Always long with the whole capital over the same rows, net of costs.
-        verdict: Is there an edge?
-        published: The package; None where the run was asked not to publish.
-        risk: What became of the repository's risk data; None likewise.
-        seconds: Wall-clock time of the whole run.
+        backend: Where folds run; see `parallel`.
+        address: Of the cluster.
+        jobs: Folds at once; None: one a CPU.
+        fresh: Forget the finished folds of an earlier run.
+        publish: Fit the final model and publish it.
     """
 
-    config: TrainingConfig
-    symbol: str
-    rows: int
-    trials: tuple[Trial, ...]
-    chosen: Trial
-    baseline: Metrics
-    verdict: Verdict
-    published: Published | None
-    risk: Written | None
-    seconds: float
+    backend: parallel.Backend = "local"
+    address: str | None = None
+    jobs: int | None = None
+    fresh: bool = False
+    publish: bool = True
 
 
 def run(
-    config: TrainingConfig, *, frame: pl.DataFrame | None = None, console: Console | None = None, publish: bool = True
+    config: TrainingConfig,
+    options: Options | None = None,
+    *,
+    frame: pl.DataFrame | None = None,
+    console: Console | None = None,
 ) -> RunResult:
     """Run the whole pipeline.
 
     Args:
         config: What to do.
+        options: How; the defaults if None.
         frame: A canonical table to use in place of the configured source.
         console: Where to draw a progress bar with the time left; None draws none.
-        publish: Whether to fit the final model and publish it.
 
     Raises:
-        TrainingError: See `tickgate_training.errors`; nothing is written.
-        OSError: The repository cannot be written; no package is left half-way.
+        TrainingError: See `tickgate_training.errors`; nothing is written to the repository. Finished folds stay.
+        OSError: The repository or the run's folder cannot be written; no package is left half-way.
         RiskDataInvalid: Prices give no finite covariance; the package is published by then.
     """
     started = time.perf_counter()
-    # Windows are small: BLAS's threads would spend their time waiting for each other, the more the busier the machine.
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _run(config, frame, console, started, publish=publish)
-
-
-def _run(
-    config: TrainingConfig, frame: pl.DataFrame | None, console: Console | None, started: float, *, publish: bool
-) -> RunResult:
+    options = options or Options()
     frame = load_table(config) if frame is None else frame
     samples = prepare(frame, config)
-    windows = len(windows_of(samples, config))
-    trials = []
+    leak_check.check(frame, config, samples)
+    windows = windows_of(samples, config)
+    with run_folder.held(config.runs, config, samples.fingerprint) as folder:
+        if options.fresh:
+            folder.forget()
+        tried = _configurations(samples, config, windows)
+        folds = _folds(samples, config, tried, windows, folder, options, console)
+        walk = Walk(samples, config, tried, folds)
+        return _judged(walk, samples, config, tried, options, frame, folder, started)
+
+
+def _configurations(samples: Samples, config: TrainingConfig, windows: Sequence[Window]) -> tuple[Configuration, ...]:
+    folder = Folder(samples, config, ())
+
+    def score(learners: Sequence[LearnerConfig]) -> list[float]:
+        with threadpool_limits(limits=1):
+            return folder.scores([Configuration(0, learner) for learner in learners], windows[0])
+
+    return configurations(config.learners, config.tuning, config.seed, score)
+
+
+def _folds(
+    samples: Samples,
+    config: TrainingConfig,
+    tried: tuple[Configuration, ...],
+    windows: Sequence[Window],
+    folder: RunFolder,
+    options: Options,
+    console: Console | None,
+) -> list[Fold]:
+    """All folds in order: those that an earlier run finished, and the others, kept as they are done."""
+    found = {number: fold for number, fold in folder.finished().items() if number < len(windows)}
+    left = [window for window in windows if window.number not in found]
     with _progress(console) as progress:
-        for learner in config.learners:
-            task = progress.add_task(f"{config.package.name} · {learner.kind}", total=windows)
-            trials.append(evaluate(samples, config, learner, partial(progress.advance, task)))
-    chosen = max(trials, key=lambda trial: trial.validation_net_return)
-    baseline = _always_long(samples, config, chosen)
-    published = _publish(samples, config, chosen) if publish else None
-    risk = write_first(config.package.repository, frame, settings_of(config)) if publish else None
+        task = progress.add_task(f"{config.package.name}: windows", total=len(windows), completed=len(found))
+        if left:
+            with parallel.pool(options.backend, options.address, options.jobs) as pool:
+                for batch in pool.map(Folder(samples, config, tried), left):
+                    for fold in batch:
+                        folder.keep(fold)
+                        found[fold.number] = fold
+                    progress.advance(task, len(batch))
+    return [found[window.number] for window in windows]
+
+
+def _judged(
+    walk: Walk,
+    samples: Samples,
+    config: TrainingConfig,
+    tried: tuple[Configuration, ...],
+    options: Options,
+    frame: pl.DataFrame,
+    folder: RunFolder,
+    started: float,
+) -> RunResult:
+    selected, windows = walk.selected()
+    trials = walk.trials()
+    evidence = judging.evidence(walk, selected, trials, windows, config)
+    verdict = judging.verdict(evidence, config)
+    published = _publish(samples, config, tried, selected, verdict) if options.publish else None
+    risk = write_first(config.package.repository, frame, settings_of(config)) if options.publish else None
+    test_rows = max(window.parity_rows for window in windows)
+    ready = samples.features[samples.ready]
     return RunResult(
         config=config,
-        symbol=samples.symbol,
+        symbols=samples.symbols,
         rows=samples.rows,
-        trials=tuple(trials),
-        chosen=chosen,
-        baseline=baseline,
-        verdict=judge(chosen.net, baseline, len(trials)),
+        fingerprint=samples.fingerprint,
+        feature_names=samples.feature_set.features,
+        windows=windows,
+        selected=selected,
+        trials=trials,
+        baselines=judging.baselines(evidence),
+        overfitting=judging.overfitting(selected, trials, evidence, config),
+        diagnostics=walk.diagnostics(null_quantile(ready, max(test_rows, 1), _PSI_LEVEL, seed=config.seed)),
+        verdict=verdict,
+        suspicions=walk.suspicions(config.leaks),
         published=published,
         risk=risk,
+        folder=folder.path,
         seconds=time.perf_counter() - started,
     )
 
 
-def judge(net: Metrics, baseline: Metrics, trials: int) -> Verdict:
-    """Say plainly whether net returns show an edge; see `Verdict`."""
-    earned = net.total_return_summed
-    bar = NormalDist().inv_cdf(1.0 - SIGNIFICANCE / trials)
-    if net.round_trips == 0:
-        return Verdict(False, "No edge: the model never traded.")
-    if not earned > 0.0:
-        return Verdict(False, f"No edge: net of costs it lost {-earned:.2%} of capital.")
-    shown = f"t statistic {net.t_statistic:.2f}, {bar:.2f} needed at {SIGNIFICANCE:.0%} with {trials} tried"
-    if not net.t_statistic > bar:
-        return Verdict(False, f"No edge that these data can show: net of costs it earned {earned:.2%}, {shown}.")
-    text = f"An edge net of costs: it earned {earned:.2%}, {shown}."
-    if not net.sharpe > baseline.sharpe:
-        text += " Yet always long had the better Sharpe ratio."
-    return Verdict(True, text)
-
-
-def _always_long(samples: Samples, config: TrainingConfig, trial: Trial) -> Metrics:
-    capital, start = config.policy.capital, trial.result.start
-    positions = backtest.constant_position(samples.market, start, trial.result.positions.size, capital, 1.0)
-    return measure(backtest.run(positions, samples.market, start, capital, costs_of(config)), config.periods_per_year)
-
-
-def _publish(samples: Samples, config: TrainingConfig, trial: Trial) -> Published:
-    lengths = config.walk_forward
+def _publish(
+    samples: Samples,
+    config: TrainingConfig,
+    tried: tuple[Configuration, ...],
+    selected: Series,
+    verdict: PromotionVerdict,
+) -> Published:
     # The last rows have no label yet: purging against the end of the data leaves them out.
-    window = latest(samples.rows, lengths.train_rows, lengths.validation_rows, lengths.embargo_rows)
-    fitted = fit_window(samples, config, trial.learner, window)
-    metrics = walk_forward_metrics(trial.gross, trial.net, trial.accuracy, trial.majority_accuracy)
-    return publish_model(fitted, samples, config, metrics, len(config.learners))
+    window = config.walk_forward.latest(samples.sessions, samples.stamps_ns)
+    with threadpool_limits(limits=1):
+        fitted, _ = Folder(samples, config, tried).best(window)
+        metrics = walk_forward_metrics(selected.gross, selected.net, selected.accuracy, selected.majority_accuracy)
+        return publish_model(fitted, samples, config, metrics, len(tried), verdict)
 
 
 @contextmanager
 def _progress(console: Console | None) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
         yield progress

@@ -23,12 +23,13 @@ from tickgate_server.models.package import (
     publish,
     versions,
 )
+from tickgate_server.models.verdict import PromotionVerdict
 from tickgate_training.config import TrainingConfig
 from tickgate_training.errors import TooFewRows
 from tickgate_training.export import check_parity, export
+from tickgate_training.folds import Fitted
 from tickgate_training.metrics import Metrics
 from tickgate_training.samples import Samples
-from tickgate_training.walk import Fitted
 
 GOLDEN_ROWS = 128
 DECILES = tuple(k / 10 for k in range(1, 10))
@@ -64,7 +65,12 @@ class Published:
 
 
 def publish_model(
-    fitted: Fitted, samples: Samples, config: TrainingConfig, metrics: dict[str, float | int], trials: int
+    fitted: Fitted,
+    samples: Samples,
+    config: TrainingConfig,
+    metrics: dict[str, float | int],
+    trials: int,
+    verdict: PromotionVerdict | None = None,
 ) -> Published:
     """Export, check on every row, and publish under the next free version.
 
@@ -74,6 +80,7 @@ def publish_model(
         config: Of the run.
         metrics: Walk-forward results; NaN is written as null.
         trials: Configurations that were tried on these data.
+        verdict: On the walk-forward; goes into the package.
 
     Raises:
         ParityBroken: The graph is not the model; nothing is written.
@@ -88,7 +95,7 @@ def publish_model(
     package = config.package
     for _ in range(_ATTEMPTS):
         number = max(versions(package.repository, package.name), default=0) + 1
-        manifest = _manifest(fitted, samples, config, metrics, trials, graph, number)
+        manifest = _manifest(fitted, samples, config, metrics, trials, verdict, graph, number)
         try:
             return Published(publish(package.repository, manifest, graph), manifest, difference, len(ready))
         except VersionExists as error:  # another publisher took the number in between
@@ -102,6 +109,7 @@ def _manifest(
     config: TrainingConfig,
     metrics: dict[str, float | int],
     trials: int,
+    verdict: PromotionVerdict | None,
     graph: bytes,
     number: int,
 ) -> Manifest:
@@ -123,6 +131,7 @@ def _manifest(
         validation=Validation(
             trials=trials, metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()}
         ),
+        promotion=verdict,
         latency_budget_ms=config.package.latency_budget_ms,
         allowed_regimes=config.package.allowed_regimes,
         golden=_golden(fitted, samples.features[samples.ready]),

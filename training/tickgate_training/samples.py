@@ -1,49 +1,57 @@
-"""From a source of ticks to what is fitted and traded: one symbol's features, labels and market, row by row."""
+"""From a source of ticks to what is fitted and traded: features, labels and markets of one or several symbols."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tickgate_server.features import micro10
-from tickgate_server.features.schema import FeatureSet
-from tickgate_server.features.schema import micro10 as micro10_set
+from tickgate_server.features import batch
+from tickgate_server.features.schema import FeatureSet, feature_set
 from tickgate_server.ticks import volatility
 from tickgate_training.backtest import IMPACT_SPAN_ROWS, Market
-from tickgate_training.config import BinanceData, DailyData, TrainingConfig
-from tickgate_training.data import table
-from tickgate_training.data.binance import read_capture
-from tickgate_training.data.daily import read_bars
-from tickgate_training.data.simulator import simulate
-from tickgate_training.errors import FeatureUndefined, RowInvalid
-from tickgate_training.labels import Labels, fixed_horizon
+from tickgate_training.config import TrainingConfig
+from tickgate_training.data import loading, table
+from tickgate_training.data.sessions import session_numbers
+from tickgate_training.errors import ColumnInvalid, FeatureUndefined
+from tickgate_training.labels import Labels, panel_labels
+from tickgate_training.trading import Book
 
+FEATURE_COLUMNS = ("exchange_ts_ns", "price", "size", *table.QUOTE_COLUMNS)
+"""What features are computed from."""
+QUOTED = frozenset({"micro32"})
+"""Feature sets that are never ready without quotes."""
 _BPS = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """One symbol's ticks, a row each.
+    """Ticks of one or several symbols in the order of their stamps, a row each.
 
     Attributes:
-        symbol: Its name.
-        stamps_ns: Venue times, int64 [n].
+        symbols: Their names, in the order of the books.
+        symbol: Place of each row's symbol among these, int64 [n], not decreasing within a stamp of several symbols.
+        stamps_ns: Venue times, int64 [n], not decreasing.
+        sessions: Number of the session that each row belongs to, int64 [n], not decreasing.
         feature_set: What the columns of `features` are.
         features: float32 [n, width]; NaN in rows that are not ready.
         ready: bool [n].
-        labels: See `labels.Labels`.
-        market: What the backtest reads.
+        labels: See `labels.Labels`; `interval_end` in rows of this table.
+        books: Each symbol's market and rows.
         fingerprint: Of the canonical table.
     """
 
-    symbol: str
+    symbols: tuple[str, ...]
+    symbol: NDArray[np.int64]
     stamps_ns: NDArray[np.int64]
+    sessions: NDArray[np.int64]
     feature_set: FeatureSet
     features: NDArray[np.float32]
     ready: NDArray[np.bool_]
     labels: Labels
-    market: Market
+    books: tuple[Book, ...]
     fingerprint: str
 
     @property
@@ -59,59 +67,92 @@ class Samples:
 
 def load_table(config: TrainingConfig) -> pl.DataFrame:
     """The canonical table of the configured source."""
-    data = config.data
-    if isinstance(data, BinanceData):
-        return read_capture(data.path).frame
-    if isinstance(data, DailyData):
-        return read_bars(data.source)
-    return simulate(data.trades, data.seed, data.edge)
+    return loading.load(config.data)
 
 
 def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
-    """Compute features with the server's kernel, labels, and what the backtest reads.
+    """Compute features with the server's kernels, labels, and what the backtest reads.
 
     Raises:
-        ColumnInvalid: The frame is no canonical table.
-        RowInvalid: Likewise, or it has more than one symbol.
-        FeatureUndefined: A feature is finite in no row.
+        ColumnInvalid, RowInvalid, TooFewRows: The frame is no canonical table.
+        ColumnInvalid: The feature set needs quotes, and a symbol has none.
+        FeatureUndefined: A feature is finite in no row of a symbol.
     """
     frame = table.check(frame)
-    symbol = str(frame["symbol"][0])
-    others = (frame["symbol"] != symbol).arg_true()
-    if others.len():
-        row = int(others[0])
-        raise RowInvalid("symbol", row, repr(frame["symbol"][row]), f"a run takes one symbol, here {symbol!r}")
-    stamps_ns, prices, sizes = (table.values(frame, name) for name in ("exchange_ts_ns", "price", "size"))
-    feature_set = micro10_set(config.features.session_gap_ns)
-    features = micro10.batch(stamps_ns, prices, sizes, feature_set.session_gap_ns)
-    finite = np.isfinite(features)
-    for k, name in enumerate(feature_set.features):
-        if not finite[:, k].any():
-            raise FeatureUndefined(name, None)
-    marks = table.mid(frame)
-    labels = fixed_horizon(
-        marks if config.label.price == "mid" else prices,
-        config.label.horizon_trades,
-        config.label.lag_trades,
-        stamps_ns=stamps_ns,
-        session_gap_ns=feature_set.session_gap_ns,
-    )
-    quoted = table.half_spread(frame)
-    market = Market(
-        marks=marks,
-        half_spreads=np.where(np.isnan(quoted), config.costs.half_spread_bps * _BPS, quoted),
-        volumes=_trailing_sum(sizes, IMPACT_SPAN_ROWS),
-        trade_volatilities=volatility.batch(prices),
-    )
+    names = tuple(frame["symbol"].unique().sort().to_list())
+    symbol = np.searchsorted(np.array(names), frame["symbol"].to_numpy().astype(str)).astype(np.int64)
+    if len(names) > 1:  # of one symbol the order is the venue's, also within a stamp
+        order = np.lexsort((np.arange(frame.height), symbol, table.values(frame, "exchange_ts_ns")))
+        frame, symbol = frame[order], symbol[order]
+    stamps_ns = table.values(frame, "exchange_ts_ns")
+    schema = feature_set(config.features.feature_set, config.features.session_gap_ns)
+    features = np.full((frame.height, schema.width), np.nan, np.float32)
+    books = []
+    for number, name in enumerate(names):
+        rows = np.flatnonzero(symbol == number)
+        own = frame[rows]
+        features[rows] = _features(own, name, schema)
+        books.append(Book(name, rows, _market(own, config)))
     return Samples(
-        symbol,
-        stamps_ns,
-        feature_set,
-        features,
-        np.asarray(finite.all(axis=1)),
-        labels,
-        market,
-        table.fingerprint(frame),
+        symbols=names,
+        symbol=symbol,
+        stamps_ns=stamps_ns,
+        sessions=session_numbers(stamps_ns, config.calendar),
+        feature_set=schema,
+        features=features,
+        ready=np.asarray(np.isfinite(features).all(axis=1)),
+        labels=_labels(frame, symbol, books, config, schema.session_gap_ns),
+        books=tuple(books),
+        fingerprint=table.fingerprint(frame),
+    )
+
+
+def _labels(
+    frame: pl.DataFrame, symbol: NDArray[np.int64], books: list[Book], config: TrainingConfig, session_gap_ns: int
+) -> Labels:
+    stamps_ns, prices = table.values(frame, "exchange_ts_ns"), label_prices(frame, config)
+
+    def of_symbol(rows: NDArray[np.int64]) -> Labels:
+        volatilities = books[symbol[rows[0]]].market.trade_volatilities
+        return config.label.apply(prices[rows], volatilities, stamps_ns[rows], session_gap_ns)
+
+    # Of one symbol intervals are counted in trades; of several they are compared in time.
+    return of_symbol(books[0].rows) if len(books) == 1 else panel_labels(stamps_ns, symbol, of_symbol)
+
+
+def label_prices(frame: pl.DataFrame, config: TrainingConfig) -> NDArray[np.float64]:
+    """The prices that labels speak of, float64 [n]."""
+    return table.mid(frame) if config.label.price == "mid" else table.values(frame, "price")
+
+
+def compute_features(columns: Mapping[str, NDArray[Any]], schema: FeatureSet) -> NDArray[np.float32]:
+    """One symbol's features by the server's kernel, float32 [n, width]; NaN in rows that are not ready.
+
+    Args:
+        columns: `exchange_ts_ns`, `price`, `size` and the quote's columns of the canonical table, each [n].
+        schema: The feature set.
+    """
+    return batch.compute(schema, **columns)
+
+
+def _features(frame: pl.DataFrame, name: str, schema: FeatureSet) -> NDArray[np.float32]:
+    found = compute_features({column: table.values(frame, column) for column in FEATURE_COLUMNS}, schema)
+    finite = np.isfinite(found)
+    if not finite.any() and frame["bid"].is_nan().all() and schema.name in QUOTED:
+        raise ColumnInvalid("bid", f"no quote in any row of {name}", f"quotes, which {schema.name} is made of")
+    for k, feature in enumerate(schema.features):
+        if not finite[:, k].any():
+            raise FeatureUndefined(f"{feature} of {name}", None)
+    return found
+
+
+def _market(frame: pl.DataFrame, config: TrainingConfig) -> Market:
+    quoted = table.half_spread(frame)
+    return Market(
+        marks=table.mid(frame),
+        half_spreads=np.where(np.isnan(quoted), config.costs.half_spread_bps * _BPS, quoted),
+        volumes=_trailing_sum(table.values(frame, "size"), IMPACT_SPAN_ROWS),
+        trade_volatilities=volatility.batch(table.values(frame, "price")),
     )
 
 

@@ -4,13 +4,17 @@ A threshold lies midway between two distinct confidences max(p, 1 - p) of the va
 `SCORE_GAP_MINIMUM` apart where there are such, so that the rounding of the exported model moves no row over it.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_training.backtest import Backtest
+from tickgate_training.portfolio import Portfolio
+
+Result = Backtest | Portfolio
 
 SCORE_GAP_MINIMUM = 4e-5
 CANDIDATES_MAXIMUM = 32
@@ -27,12 +31,19 @@ class ThresholdChoice:
         validation_net_return: Sum of net returns on validation at it.
         validation_round_trips: Round trips there.
         fallback_because: Why it was not chosen by its profit; empty where it was.
+        candidates: Thresholds that were compared, ascending.
+        candidate_net_returns: Sum of net returns on validation at each.
     """
 
     threshold: float
     validation_net_return: float
     validation_round_trips: int
     fallback_because: str
+    candidates: tuple[float, ...] = ()
+    candidate_net_returns: tuple[float, ...] = ()
+
+
+UNCHOSEN = ThresholdChoice(math.nan, math.nan, 0, "not chosen yet")
 
 
 def candidates(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -41,6 +52,8 @@ def candidates(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     scores = np.unique(np.maximum(probabilities, 1.0 - probabilities))
     gaps = np.diff(scores)
     middles = scores[:-1] + gaps / 2.0
+    between = (middles > scores[:-1]) & (middles < scores[1:])  # neighbouring floats have none
+    middles, gaps = middles[between], gaps[between]
     if (gaps >= SCORE_GAP_MINIMUM).any():
         middles = middles[gaps >= SCORE_GAP_MINIMUM]
     if middles.size <= CANDIDATES_MAXIMUM:
@@ -49,7 +62,7 @@ def candidates(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def choose(
-    probabilities: NDArray[np.float64], trade: Callable[[float], Backtest], round_trips_minimum: int
+    probabilities: NDArray[np.float64], trade: Callable[[float], Result], round_trips_minimum: int
 ) -> ThresholdChoice:
     """Take the candidate with the largest net return among those with enough round trips, if that is above 0.
 
@@ -69,6 +82,18 @@ def choose(
     profits = np.array(
         [result.net.sum() if result.trip_net.size >= round_trips_minimum else -np.inf for result in results]
     )
+    chosen = _among(probabilities, middles, results, profits, round_trips_minimum)
+    earned = tuple(float(result.net.sum()) for result in results)
+    return replace(chosen, candidates=tuple(middles.tolist()), candidate_net_returns=earned)
+
+
+def _among(
+    probabilities: NDArray[np.float64],
+    middles: NDArray[np.float64],
+    results: list[Result],
+    profits: NDArray[np.float64],
+    round_trips_minimum: int,
+) -> ThresholdChoice:
     best = int(np.argmax(profits))
     if profits[best] > 0.0:
         return _choice(float(middles[best]), results[best], "")
@@ -82,5 +107,5 @@ def choose(
     return _choice(float(middles[nearest]), results[nearest], why)
 
 
-def _choice(threshold: float, result: Backtest, why: str) -> ThresholdChoice:
+def _choice(threshold: float, result: Result, why: str) -> ThresholdChoice:
     return ThresholdChoice(threshold, float(result.net.sum()), int(result.trip_net.size), why)

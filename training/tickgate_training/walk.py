@@ -1,267 +1,162 @@
-"""Walk-forward validation of one learner: fit, calibrate, choose a threshold and score, window after window.
+"""From finished folds to series: what each configuration, and what the choice among them, would have earned.
 
-A model is fitted on the purged train rows; calibration and threshold come from the purged validation rows; the test
-block is then scored once. The test blocks tile, so the positions they ask for are one series: it is traded in one
-piece, with the costs of the change from window to window, and measured once. Per-window figures are slices of it.
+The test blocks tile, so the positions they ask for are one series: it is traded in one piece, with the costs of the
+change from window to window, and measured once. Per-window figures are slices of it.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tickgate_training import backtest, calibration, threshold
-from tickgate_training.backtest import Backtest, Sizing
-from tickgate_training.calibration import Platt
+from tickgate_training.baselines import Baselines
 from tickgate_training.config import TrainingConfig
-from tickgate_training.costs import Costs
-from tickgate_training.errors import TooFewRows
-from tickgate_training.learners import LightGBMConfig, LightGBMModel, LogisticConfig, LogisticModel
-from tickgate_training.metrics import Metrics, measure
+from tickgate_training.folds import Fold
+from tickgate_training.labels import Labels
+from tickgate_training.leaks import LeakConfig, Suspicion, suspicions
+from tickgate_training.metrics import measure
+from tickgate_training.results import Diagnostics, Series, Spread, ThresholdCurve, Trial, WindowResult
 from tickgate_training.samples import Samples
-from tickgate_training.splits import Window, walk_forward
-from tickgate_training.threshold import ThresholdChoice
-
-_BPS = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A model with its calibration and threshold.
-
-    Attributes:
-        model: Fitted on the purged train rows.
-        calibration: Fitted on the purged validation rows that have a label.
-        choice: The threshold, and how it came about.
-        train_rows: Rows the model was fitted on, int64 [n].
-    """
-
-    model: LightGBMModel | LogisticModel
-    calibration: Platt
-    choice: ThresholdChoice
-    train_rows: NDArray[np.int64]
-
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Calibrated P(up): float32 [n, width], finite, to float64 [n]."""
-        return self.calibration.apply(self.model.raw_scores(features))
-
-
-@dataclass(frozen=True, slots=True)
-class WindowResult:
-    """What one window gave.
-
-    Attributes:
-        number: From 0.
-        train_rows: Rows fitted on.
-        test_start_ns: Venue time of the first test row; `test_stop_ns` of the last.
-        test_stop_ns: See `test_start_ns`.
-        threshold: Confidence acted on from.
-        threshold_fallback: Why the threshold was not chosen by its profit; empty where it was.
-        calibration_identity: Why the scores were not calibrated; empty where they were.
-        validation_net_return: Sum of net returns on validation at the threshold.
-        gross_return: Sum of gross returns over the test rows.
-        net_return: Likewise net of costs.
-        accuracy: Share of labelled test rows with the right direction at any confidence; NaN where there is none.
-    """
-
-    number: int
-    train_rows: int
-    test_start_ns: int
-    test_stop_ns: int
-    threshold: float
-    threshold_fallback: str
-    calibration_identity: str
-    validation_net_return: float
-    gross_return: float
-    net_return: float
-    accuracy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How far the windows' net returns lie apart: mean, standard deviation (ddof 1, NaN for one), extremes, gainers."""
-
-    mean: float
-    std: float
-    worst: float
-    best: float
-    positive_share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One learner's stitched out-of-sample series.
-
-    Attributes:
-        learner: Its configuration.
-        windows: Each window's own result.
-        result: The series itself.
-        gross: Measured before costs.
-        net: Measured after them.
-        spread: Of the windows' net returns.
-        accuracy: Share of labelled test rows with the right direction.
-        majority_accuracy: What always saying the commoner direction would have had.
-    """
-
-    learner: LightGBMConfig | LogisticConfig
-    windows: tuple[WindowResult, ...]
-    result: Backtest
-    gross: Metrics
-    net: Metrics
-    spread: Spread
-    accuracy: float
-    majority_accuracy: float
-
-    @property
-    def validation_net_return(self) -> float:
-        """Sum over the windows of what the chosen thresholds earned on validation: what learners are compared by."""
-        return float(sum(window.validation_net_return for window in self.windows))
-
-    @property
-    def fallback_windows(self) -> int:
-        """Windows whose threshold was not chosen by its profit on validation."""
-        return sum(bool(window.threshold_fallback) for window in self.windows)
+from tickgate_training.splits import Window
+from tickgate_training.trading import Traded, Trader
+from tickgate_training.tuning import Configuration
 
 
 def windows_of(samples: Samples, config: TrainingConfig) -> list[Window]:
     """The windows that the rows have room for; raises `TooFewRows` where there is none."""
-    lengths = config.walk_forward
-    return list(
-        walk_forward(samples.rows, lengths.train_rows, lengths.validation_rows, lengths.test_rows, lengths.embargo_rows)
-    )
+    return list(config.walk_forward.windows(samples.sessions, samples.stamps_ns))
 
 
-def sizing_of(config: TrainingConfig) -> Sizing:
-    """The arguments of the sizing function."""
-    policy = config.policy
-    return Sizing(policy.capital, policy.risk_budget, config.label.horizon_trades, policy.volatility_floor, policy.lot)
-
-
-def costs_of(config: TrainingConfig) -> Costs:
-    """The costs, as fractions."""
-    return Costs(config.costs.fee_bps * _BPS, config.costs.impact)
-
-
-def fit_window(
-    samples: Samples, config: TrainingConfig, learner: LightGBMConfig | LogisticConfig, window: Window
-) -> Fitted:
-    """Fit on train, calibrate and choose the threshold on validation; the test block is not looked at.
-
-    Raises:
-        TooFewRows: Purging left too few train rows, or no validation rows.
-        OneClassOnly: The train rows have one direction only.
-    """
-    ends = samples.labels.interval_end
-    train = window.train_rows(ends)
-    train = train[samples.fit_rows[train]]
-    model = learner.fit(samples.features[train], samples.labels.direction[train], config.seed)
-    validation = window.validation_rows(ends)
-    if validation.size < 2:
-        raise TooFewRows(f"validation of window {window.number} after purging", int(validation.size), 2)
-    labelled = validation[samples.fit_rows[validation]]
-    platt = calibration.fit(_raw(model, samples, labelled), samples.labels.direction[labelled])
-    scored = _score(model, platt, samples, validation)
-    start, sizing, costs = int(validation[0]), sizing_of(config), costs_of(config)
-    # Marks end with the last validation row's interval, so no profit of the test block enters.
-    market = samples.market.until(int(ends[validation[-1]]) + 1)
-
-    def trade(at: float) -> Backtest:
-        positions = backtest.decide(scored, at, market, start, sizing, config.policy.decide_every_rows)
-        return backtest.run(positions, market, start, sizing.capital, costs)
-
-    return Fitted(model, platt, threshold.choose(scored, trade, config.policy.round_trips_minimum), train)
-
-
-def evaluate(
-    samples: Samples,
-    config: TrainingConfig,
-    learner: LightGBMConfig | LogisticConfig,
-    advance: Callable[[], None] = lambda: None,
-) -> Trial:
-    """Walk one learner forward over all windows.
+class Walk:
+    """All folds of a run, stitched.
 
     Args:
-        samples: Features, labels and market.
-        config: Of the run.
-        learner: What to fit.
-        advance: Called after each window.
+        samples: Of the run.
+        config: Likewise.
+        configurations: That were tried in every window.
+        folds: One a window, in order.
     """
-    windows = windows_of(samples, config)
-    start, stop = windows[0].test.start, windows[-1].test.stop
-    probabilities = np.full(stop - start, np.nan)
-    positions = np.zeros(stop - start)
-    fits = []
-    for window in windows:
-        fitted = fit_window(samples, config, learner, window)
-        rows = np.arange(window.test.start, window.test.stop)
-        at = slice(window.test.start - start, window.test.stop - start)
-        probabilities[at] = _score(fitted.model, fitted.calibration, samples, rows)
-        positions[at] = backtest.decide(
-            probabilities[at],
-            fitted.choice.threshold,
-            samples.market,
-            window.test.start,
-            sizing_of(config),
-            config.policy.decide_every_rows,
+
+    def __init__(
+        self,
+        samples: Samples,
+        config: TrainingConfig,
+        configurations: Sequence[Configuration],
+        folds: Sequence[Fold],
+    ) -> None:
+        self._samples = samples
+        self._config = config
+        self._configurations = configurations
+        self._folds = folds
+        self._trader = Trader(samples.books, samples.stamps_ns, config)
+        self.start, self.stop = folds[0].start, folds[-1].stop
+
+    def selected(self) -> tuple[Series, tuple[WindowResult, ...]]:
+        """The series of each window's choice, and what it did window by window."""
+        places = [fold.chosen for fold in self._folds]
+        traded = self._traded(places)
+        series = self._series(traded, self._probabilities(places))
+        return series, tuple(self._window(fold, traded) for fold in self._folds)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Every configuration's series."""
+        return tuple(self._trial(place, found) for place, found in enumerate(self._configurations))
+
+    def baselines(self) -> Baselines:
+        """What simple strategies would have earned over the same rows."""
+        places = [fold.chosen for fold in self._folds]
+        return self._trader.baselines(self._positions(places), self.start, self._traded(places))
+
+    def ready_rows(self) -> int:
+        """Test rows with features."""
+        return int(self._samples.ready[self.start : self.stop].sum())
+
+    def suspicions(self, config: LeakConfig) -> tuple[Suspicion, ...]:
+        """Why the selected series may be too good to be true."""
+        labels, rows = self._samples.labels, slice(self.start, self.stop)
+        of_rows = Labels(labels.direction[rows], labels.returns[rows], labels.interval_end[rows])
+        return suspicions(self._probabilities([fold.chosen for fold in self._folds]), of_rows, config)
+
+    def diagnostics(self, psi_null: NDArray[np.float64]) -> Diagnostics:
+        """What a reader looks at before believing a result; `psi_null` as in `results.Diagnostics`."""
+        return Diagnostics(
+            curves=tuple(ThresholdCurve(fold.number, fold.curve[0], fold.curve[1]) for fold in self._folds),
+            probabilities=self._probabilities([fold.chosen for fold in self._folds]),
+            directions=self._samples.labels.direction[self.start : self.stop],
+            importance=np.array([fold.importance for fold in self._folds]),
+            psi=np.array([fold.psi for fold in self._folds]),
+            psi_null=psi_null,
         )
-        fits.append(fitted)
-        advance()
-    result = backtest.run(positions, samples.market, start, config.policy.capital, costs_of(config))
-    directions = samples.labels.direction[start:stop]
-    measured = tuple(
-        _window_result(samples, window, fitted, result, _accuracy(probabilities, directions, window, start))
-        for window, fitted in zip(windows, fits, strict=True)
-    )
-    known = np.isfinite(probabilities) & (directions >= 0)
-    up = float((directions[known] == 1).mean()) if known.any() else math.nan
-    return Trial(
-        learner=learner,
-        windows=measured,
-        result=result,
-        gross=measure(result, config.periods_per_year, net=False),
-        net=measure(result, config.periods_per_year),
-        spread=_spread(np.array([window.net_return for window in measured])),
-        accuracy=_share_right(probabilities, directions),
-        majority_accuracy=max(up, 1.0 - up),
-    )
+
+    def _trial(self, place: int, configuration: Configuration) -> Trial:
+        places = [place] * len(self._folds)
+        return Trial(
+            configuration=configuration,
+            series=self._series(self._traded(places), self._probabilities(places)),
+            validation_net_return=float(sum(fold.tried[place].validation_net_return for fold in self._folds)),
+            chosen_windows=sum(fold.chosen == place for fold in self._folds),
+        )
+
+    def _positions(self, places: Sequence[int]) -> NDArray[np.float64]:
+        return np.concatenate([fold.positions[place] for fold, place in zip(self._folds, places, strict=True)])
+
+    def _probabilities(self, places: Sequence[int]) -> NDArray[np.float64]:
+        return np.concatenate([fold.probabilities[place] for fold, place in zip(self._folds, places, strict=True)])
+
+    def _traded(self, places: Sequence[int]) -> Traded:
+        return self._trader.run(self._positions(places), self.start)
+
+    def _series(self, traded: Traded, probabilities: NDArray[np.float64]) -> Series:
+        directions = self._samples.labels.direction[self.start : self.stop]
+        known = np.isfinite(probabilities) & (directions >= 0)
+        up = float((directions[known] == 1).mean()) if known.any() else math.nan
+        periods = self._config.periods_per_year
+        nets = np.array([traded.result.net[self._periods(traded, fold)].sum() for fold in self._folds])
+        return Series(
+            stamps_ns=traded.stamps_ns,
+            result=traded.result,
+            gross=measure(traded.result, periods, net=False),
+            net=measure(traded.result, periods),
+            spread=_spread(nets),
+            accuracy=_share_right(probabilities, directions),
+            majority_accuracy=max(up, 1.0 - up),
+        )
+
+    def _periods(self, traded: Traded, fold: Fold) -> slice:
+        """The periods of a fold's test rows."""
+        if len(self._samples.books) == 1:  # a period is a row
+            return slice(fold.start - self.start, fold.stop - self.start)
+        # A period of several symbols is stamped when its return was complete, and counts to the window of that time.
+        stamps_ns = self._samples.stamps_ns
+        first = 0 if fold is self._folds[0] else _after(traded, int(stamps_ns[fold.start - 1]))
+        last = traded.stamps_ns.size if fold is self._folds[-1] else _after(traded, int(stamps_ns[fold.stop - 1]))
+        return slice(first, last)
+
+    def _window(self, fold: Fold, traded: Traded) -> WindowResult:
+        at, stamps_ns, tried = self._periods(traded, fold), self._samples.stamps_ns, fold.tried[fold.chosen]
+        return WindowResult(
+            number=fold.number,
+            configuration=self._configurations[fold.chosen].number,
+            train_rows=tried.train_rows,
+            test_start_ns=int(stamps_ns[fold.start]),
+            test_stop_ns=int(stamps_ns[fold.stop - 1]),
+            threshold=tried.threshold,
+            threshold_fallback=tried.threshold_fallback,
+            calibration_identity=tried.calibration_identity,
+            validation_net_return=tried.validation_net_return,
+            gross_return=float(traded.result.gross[at].sum()),
+            net_return=float(traded.result.net[at].sum()),
+            accuracy=_share_right(
+                fold.probabilities[fold.chosen], self._samples.labels.direction[fold.start : fold.stop]
+            ),
+            parity_difference=fold.parity_difference,
+            parity_rows=fold.parity_rows,
+        )
 
 
-def _raw(model: LightGBMModel | LogisticModel, samples: Samples, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    return model.raw_scores(samples.features[rows]) if rows.size else np.empty(0)
-
-
-def _score(
-    model: LightGBMModel | LogisticModel, platt: Platt, samples: Samples, rows: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Calibrated P(up) of rows, float64 [n]; NaN where the features are not ready."""
-    scores = np.full(rows.size, np.nan)
-    ready = samples.ready[rows]
-    scores[ready] = platt.apply(_raw(model, samples, rows[ready]))
-    return scores
-
-
-def _window_result(samples: Samples, window: Window, fitted: Fitted, result: Backtest, accuracy: float) -> WindowResult:
-    at = slice(window.test.start - result.start, window.test.stop - result.start)
-    return WindowResult(
-        number=window.number,
-        train_rows=int(fitted.train_rows.size),
-        test_start_ns=int(samples.stamps_ns[window.test.start]),
-        test_stop_ns=int(samples.stamps_ns[window.test.stop - 1]),
-        threshold=fitted.choice.threshold,
-        threshold_fallback=fitted.choice.fallback_because,
-        calibration_identity=fitted.calibration.identity_because,
-        validation_net_return=fitted.choice.validation_net_return,
-        gross_return=float(result.gross[at].sum()),
-        net_return=float(result.net[at].sum()),
-        accuracy=accuracy,
-    )
-
-
-def _accuracy(probabilities: NDArray[np.float64], directions: NDArray[np.int8], window: Window, start: int) -> float:
-    at = slice(window.test.start - start, window.test.stop - start)
-    return _share_right(probabilities[at], directions[at])
+def _after(traded: Traded, stamp_ns: int) -> int:
+    return int(np.searchsorted(traded.stamps_ns, stamp_ns, side="right"))
 
 
 def _share_right(probabilities: NDArray[np.float64], directions: NDArray[np.int8]) -> float:

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import helper
 
-CLIP = 1e-6
-LOGIT_LIMIT = math.log((1.0 - CLIP) / CLIP)
-ROWS_MINIMUM = 10
-SLOPE_LIMIT = 20.0
+from tickgate_training.calibration.base import (
+    SLOPE_LIMIT,
+    Nodes,
+    clip_nodes,
+    clipped,
+    double,
+    nothing_to_fit,
+    sigmoid,
+)
+
 _STEPS = 100
 _GRADIENT_TOLERANCE = 1e-9
 _RIDGE = 1e-12
@@ -38,10 +45,22 @@ class Platt:
 
     def apply(self, raw_scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated P(up) of raw scores (log odds), float64 [n] to float64 [n]."""
-        return sigmoid(self.slope * np.clip(raw_scores, -LOGIT_LIMIT, LOGIT_LIMIT) + self.intercept)
+        return sigmoid(self.slope * clipped(raw_scores) + self.intercept)
+
+    def onnx_nodes(self, raw: str, output: str) -> Nodes:
+        """Clip, Mul a, Add b, Sigmoid; see `Calibration.onnx_nodes`."""
+        nodes, constants = clip_nodes(raw, "logit")
+        nodes += [
+            helper.make_node("Mul", ["logit", "platt_slope"], ["scaled"], name="platt_scale"),
+            helper.make_node("Add", ["scaled", "platt_intercept"], ["shifted"], name="platt_shift"),
+            helper.make_node("Sigmoid", ["shifted"], [output], name="platt_sigmoid"),
+        ]
+        return nodes, [*constants, double("platt_slope", self.slope), double("platt_intercept", self.intercept)]
 
 
-def fit(raw_scores: NDArray[np.float64], labels: NDArray[np.int8]) -> Platt:
+def fit_platt(
+    raw_scores: NDArray[np.float64], labels: NDArray[np.int8], weights: NDArray[np.float64] | None = None
+) -> Platt:
     """Fit slope and intercept, or give the identity and say why.
 
     The identity is the answer where there is nothing to fit: fewer than `ROWS_MINIMUM` rows, one class only, scores
@@ -52,21 +71,17 @@ def fit(raw_scores: NDArray[np.float64], labels: NDArray[np.int8]) -> Platt:
     Args:
         raw_scores: Log odds logit(p) of the uncalibrated model, float64 [n].
         labels: 1 up, 0 down, int8 [n].
+        weights: With a mean of 1 and none of them 0, float64 [n]: N+ and N- are then sums of weights. None weighs all
+            the same.
     """
-    scores = np.clip(raw_scores, -LOGIT_LIMIT, LOGIT_LIMIT)
-    positive = int((labels == 1).sum())
-    negative = labels.size - positive
-    why = ""
-    if labels.size < ROWS_MINIMUM:
-        why = f"fewer than {ROWS_MINIMUM} rows"
-    elif positive == 0 or negative == 0:
-        why = "one class only"
-    elif scores.max() == scores.min():
-        why = "all scores are the same"
-    if why:
+    scores = clipped(raw_scores)
+    if why := nothing_to_fit(scores, labels):
         return Platt(1.0, 0.0, why)
+    weighed = np.ones(labels.size) if weights is None else weights
+    positive = float(weighed[labels == 1].sum())
+    negative = float(weighed[labels != 1].sum())
     targets = np.where(labels == 1, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
-    fitted = _newton(scores, targets, math.log((positive + 1.0) / (negative + 1.0)))
+    fitted = _newton(scores, targets, weighed, math.log((positive + 1.0) / (negative + 1.0)))
     if fitted is None:
         return Platt(1.0, 0.0, "the fit did not converge")
     slope, intercept = fitted
@@ -77,28 +92,30 @@ def fit(raw_scores: NDArray[np.float64], labels: NDArray[np.int8]) -> Platt:
     return Platt(slope, intercept)
 
 
-def _newton(scores: NDArray[np.float64], targets: NDArray[np.float64], intercept: float) -> tuple[float, float] | None:
+def _newton(
+    scores: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], intercept: float
+) -> tuple[float, float] | None:
     # In units of the scores' own size, else the tolerance means something else for each model.
     scale = float(np.abs(scores).max())
     x = scores / scale
     slope = 0.0
-    loss = _cross_entropy(slope * x + intercept, targets)
+    loss = _cross_entropy(slope * x + intercept, targets, weights)
     for _ in range(_STEPS):
         p = sigmoid(slope * x + intercept)
-        error = p - targets
+        error = weights * (p - targets)
         gradient = np.array([error @ x, error.sum()])
         if np.abs(gradient).max() < _GRADIENT_TOLERANCE * x.size:
             return slope / scale, intercept
-        weight = p * (1.0 - p)
-        cross = float(weight @ x)
-        hessian = np.array([[weight @ (x * x) + _RIDGE, cross], [cross, weight.sum() + _RIDGE]])
+        curvature = weights * p * (1.0 - p)
+        cross = float(curvature @ x)
+        hessian = np.array([[curvature @ (x * x) + _RIDGE, cross], [cross, curvature.sum() + _RIDGE]])
         if not np.linalg.det(hessian) > 0.0:
             return None
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         while True:
             trial = (slope - size * step[0], intercept - size * step[1])
-            trial_loss = _cross_entropy(trial[0] * x + trial[1], targets)
+            trial_loss = _cross_entropy(trial[0] * x + trial[1], targets, weights)
             if trial_loss <= loss - 1e-4 * size * float(gradient @ step):
                 break
             size /= 2.0
@@ -108,11 +125,5 @@ def _newton(scores: NDArray[np.float64], targets: NDArray[np.float64], intercept
     return None
 
 
-def _cross_entropy(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
-    return float((np.logaddexp(0.0, logits) - targets * logits).sum())
-
-
-def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)), float64 [n]; no overflow at either end."""
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0.0, 1.0, small) / (1.0 + small))
+def _cross_entropy(logits: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    return float((weights * (np.logaddexp(0.0, logits) - targets * logits)).sum())

@@ -1,0 +1,155 @@
+"""Combinatorial purged cross-validation: many out-of-sample paths through the same history.
+
+López de Prado, "Advances in Financial Machine Learning", 2018, 12.3-12.4: the rows are cut into N groups in time order,
+every choice of k groups is a test set once, C(N, k) splits in all, and their test groups recombine into phi = k / N
+C(N, k) = C(N - 1, k - 1) paths, each of which scores every row once. Which groups and which path is skfolio's
+`CombinatorialPurgedCV`; it purges a fixed number of rows, so purging by label interval and the embargo are done here.
+
+Purging (7.4.1): a train row is dropped if its label interval meets the span of a test group, from its first row to the
+last row that a label of it looks at. Embargo (7.4.2): so is one that comes within the embargo after that span; before
+a test group none is needed, for what is fitted there has ended.
+
+Unlike a walk-forward this fits on what comes after a test group: it measures how much of a result is luck of the path,
+and appended rows change its groups.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from skfolio.model_selection import CombinatorialPurgedCV
+
+from tickgate_training.errors import TooFewRows
+from tickgate_training.splits.sessions import session_edges
+from tickgate_training.splits.windows import Block
+from tickgate_training.strict import Strict
+
+
+class CombinatorialConfig(Strict):
+    """The book's example: 6 groups, 2 of them tested at a time, give 15 splits and 5 paths."""
+
+    groups: int = Field(default=6, ge=3, le=30)
+    test_groups: int = Field(default=2, ge=2)
+    embargo_rows: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _some_groups_are_fitted(self) -> Self:
+        if self.test_groups >= self.groups:
+            raise ValueError(f"test_groups must be below groups, got {self.test_groups} of {self.groups}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class CombinatorialSplit:
+    """One choice of test groups.
+
+    Attributes:
+        number: From 0.
+        rows: Rows in all.
+        tests: A block for each test group, in time order.
+        paths: The path that each test group's scores belong to, from 0.
+        embargo_rows: Rows after each test group's span that are not fitted.
+    """
+
+    number: int
+    rows: int
+    tests: tuple[Block, ...]
+    paths: tuple[int, ...]
+    embargo_rows: int
+
+    def test_rows(self) -> NDArray[np.int64]:
+        """Row numbers of the test groups, ascending."""
+        return np.concatenate([np.arange(test.start, test.stop) for test in self.tests])
+
+    def train_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers outside the test groups that survive purging and embargo, ascending.
+
+        Args:
+            interval_end: int64 [rows]: see `Labels`; in a panel those of `labels.panel_ends`. A test row whose interval
+                ends past the last row has no label that could be scored, and purges nothing beyond its own row.
+        """
+        rows = np.arange(self.rows)
+        kept = np.ones(self.rows, np.bool_)
+        for test in self.tests:
+            ends = interval_end[test.rows]
+            last = max(test.stop - 1, int(ends[ends < self.rows].max(initial=-1)))
+            kept &= (interval_end < test.start) | (rows > last + self.embargo_rows)
+        return rows[kept]
+
+
+def combinatorial(
+    rows: int,
+    groups: int = 6,
+    test_groups: int = 2,
+    embargo_rows: int = 0,
+    *,
+    sessions: NDArray[np.int64] | None = None,
+) -> list[CombinatorialSplit]:
+    """Every choice of `test_groups` out of `groups`.
+
+    Args:
+        rows: Rows there are, in time order.
+        groups: N, at least 3. Their lengths differ by one row (or session) at most.
+        test_groups: k, from 2 to N - 1.
+        embargo_rows: At least 0.
+        sessions: Session number of each row, int64 [rows], not decreasing: groups are then made of whole sessions.
+
+    Raises:
+        TooFewRows: Fewer rows, or sessions, than groups.
+        RowInvalid: Session numbers decrease.
+        ValueError: Groups or embargo are out of range, or the choices are too many for skfolio.
+    """
+    if embargo_rows < 0:
+        raise ValueError(f"the embargo must be at least 0 rows, got {embargo_rows}")
+    if sessions is not None and sessions.size != rows:
+        raise ValueError(f"there are {rows} rows, but {sessions.size} session numbers")
+    chooser = CombinatorialPurgedCV(n_folds=groups, n_test_folds=test_groups)
+    units = np.arange(rows + 1) if sessions is None else session_edges(sessions)
+    if units.size - 1 < groups:
+        unit = "rows" if sessions is None else "sessions"
+        raise TooFewRows("combinatorial cross-validation, one for each group", units.size - 1, groups, unit)
+    edges = units[np.arange(groups + 1) * (units.size - 1) // groups]
+    blocks = [Block(start, stop) for start, stop in pairwise(edges.tolist())]
+    chosen, paths = chooser.test_set_index.tolist(), chooser.get_path_ids().tolist()
+    return [
+        CombinatorialSplit(number, rows, tuple(blocks[group] for group in tested), tuple(of_path), embargo_rows)
+        for number, (tested, of_path) in enumerate(zip(chosen, paths, strict=True))
+    ]
+
+
+def recombine(splits: Sequence[CombinatorialSplit], scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Put the splits' scores together into paths.
+
+    Args:
+        splits: All of one `combinatorial`.
+        scores: Of each split's `test_rows`, float64 [its test rows].
+
+    Returns:
+        float64 [phi, rows]: each path scores every row once.
+
+    Raises:
+        ValueError: A split or a score is missing.
+    """
+    if not splits:
+        raise ValueError("there is no split to recombine")
+    paths = max(max(split.paths) for split in splits) + 1
+    recombined = np.empty((paths, splits[0].rows))
+    written = np.zeros(recombined.shape, np.int64)
+    for split, values in zip(splits, scores, strict=True):
+        if values.shape != (split.test_rows().size,):
+            raise ValueError(
+                f"split {split.number}: scores have shape {values.shape}, expected ({split.test_rows().size},)"
+            )
+        taken = 0
+        for test, path in zip(split.tests, split.paths, strict=True):
+            count = test.stop - test.start
+            recombined[path, test.rows] = values[taken : taken + count]
+            written[path, test.rows] += 1
+            taken += count
+    if not (written == 1).all():
+        raise ValueError("the splits are not all of one combinatorial choice: some row of a path is scored not once")
+    return recombined
