@@ -1,5 +1,6 @@
 """The threshold that is chosen on validation."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -34,6 +35,15 @@ def test_candidates_lie_strictly_between_distinct_scores(chances: list[float]) -
         below, above = scores[scores < at], scores[scores > at]
         assert below.size + above.size == scores.size
         assert at - below.max() == pytest.approx(above.min() - at, abs=1e-15)
+
+
+def test_a_threshold_whose_return_is_not_known_is_never_chosen() -> None:
+    p = np.array([0.55, 0.60, 0.65, 0.70, 0.20])
+    profits = np.array([-1.0, math.nan, 2.0, 1.0, 3.0])  # known only where the second row is not acted on
+    choice = threshold.choose(p, traded(p, profits), 2)
+    assert (choice.threshold, choice.validation_net_return) == (pytest.approx(0.625), 6.0)
+    unknown = threshold.choose(p, traded(p, np.full(5, math.nan)), 2)
+    assert "known return" in unknown.fallback_because
 
 
 def test_scores_too_close_for_the_exported_model_to_tell_apart_are_not_parted() -> None:

@@ -168,7 +168,7 @@ class Folder:
     def best(self, window: Window) -> tuple[Fitted, list[Fitted]]:
         """Fit every configuration; the one that earned most on validation, the first of equals, and all of them."""
         fits = [self.fit(configuration, window) for configuration in self._configurations]
-        return max(fits, key=lambda fitted: fitted.choice.validation_net_return), fits
+        return max(fits, key=_earned), fits
 
     def scores(self, configurations: list[Configuration], window: Window) -> list[float]:
         """What configurations earn on a window's validation rows; NaN where they cannot be fitted there."""
@@ -219,6 +219,12 @@ class Folder:
             importance=_shares(best.model.importance(), samples.feature_set.width),
             psi=psi_of(deciles_of(samples.features[best.train_rows]), samples.features[best.train_rows], ready),
         )
+
+
+def _earned(fitted: Fitted) -> float:
+    """What it earned on validation; what is not known is worse than any loss."""
+    found = fitted.choice.validation_net_return
+    return found if math.isfinite(found) else -math.inf
 
 
 def _tried(fitted: Fitted) -> Tried:

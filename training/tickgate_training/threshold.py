@@ -79,12 +79,16 @@ def choose(
         result = trade(FALLBACK_THRESHOLD)
         return _choice(FALLBACK_THRESHOLD, result, "all validation scores are the same")
     results = [trade(float(threshold)) for threshold in middles]
-    profits = np.array(
-        [result.net.sum() if result.trip_net.size >= round_trips_minimum else -np.inf for result in results]
-    )
+    profits = np.array([_profit(result, round_trips_minimum) for result in results])
     chosen = _among(probabilities, middles, results, profits, round_trips_minimum)
     earned = tuple(float(result.net.sum()) for result in results)
     return replace(chosen, candidates=tuple(middles.tolist()), candidate_net_returns=earned)
+
+
+def _profit(result: Result, round_trips_minimum: int) -> float:
+    """What a candidate is compared by: too few round trips, or a return that is not known, are worse than any loss."""
+    earned = float(result.net.sum())
+    return earned if result.trip_net.size >= round_trips_minimum and math.isfinite(earned) else -math.inf
 
 
 def _among(
@@ -101,7 +105,7 @@ def _among(
     quantile = float(np.nanquantile(confidences, FALLBACK_QUANTILE))
     nearest = int(np.argmin(np.abs(middles - quantile)))
     if np.isneginf(profits[best]):
-        why = f"no threshold gives {round_trips_minimum} round trips on validation"
+        why = f"no threshold gives {round_trips_minimum} round trips of known return on validation"
     else:
         why = "no threshold is profitable on validation net of costs"
     return _choice(float(middles[nearest]), results[nearest], why)
