@@ -52,14 +52,15 @@ LIMITS = Limits(
     max_repeats="off",
     max_orders_per_s_symbol="off",
     max_orders_per_s="off",
-    max_daily_loss=300.0,
-    max_drawdown=300.0,
+    max_daily_loss=300.0001,  # no sum of these prices: at a limit met exactly two ways of summing may differ
+    max_drawdown=300.0001,
     valid_for_us=1_000_000,
 )
 SEGMENT_RECORDS = 512
 RETAINED_SEGMENTS = 4
 _RECENT = 60  # orders that are still reported on
 _MEAN_STEP_NS = 50_000_000
+_PAUSE_NS = 8 * 3600 * 1_000_000_000  # now and then nobody trades for so long, and a lost session ends
 _NOT_GIVEN_AGAIN = {pb.REASON_REQUEST_EXPIRED, pb.REASON_TRADING_STATE_HALTED, pb.REASON_TRADING_STATE_REDUCING}
 
 
@@ -163,6 +164,8 @@ class Driver:
             return ["poll"]
         symbol = random.choice(SYMBOLS)
         self._now_ns += int(random.expovariate(1.0) * _MEAN_STEP_NS)
+        if random.random() < 1e-4:
+            self._now_ns += _PAUSE_NS
         at_ns = max(self._last_ns[symbol] + 1, self._now_ns - random.randrange(_MEAN_STEP_NS))
         self._last_ns[symbol] = at_ns
         step = random.randrange(-16, 17) / 64
