@@ -19,6 +19,7 @@ from tests.support.messages import START_NS, tick
 from tests.support.packages import publish_forest, publish_logistic
 
 from tickgate.v1 import signal_pb2 as pb
+from tickgate_server.desk.ledger import FILLS_KEPT
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.registry import ModelRegistry, load_repository
@@ -190,7 +191,7 @@ class Driver:
                 self._reports.append(report)
                 assert desk.report_fill(report).booked
             case "fill again":
-                assert not desk.report_fill(self._random.choice(self._reports)).booked
+                assert not desk.report_fill(self._random.choice(self._reports[-FILLS_KEPT:])).booked
             case "foreign":
                 symbol, signed = said
                 side = Side.BUY if signed > 0 else Side.SELL
