@@ -87,10 +87,10 @@ def push(
         at = (first + k) & _MASK
         p = prices[row, at]
         v = sizes[row, at]
-        low = min(low, p)
-        high = max(high, p)
-        size_low = min(size_low, v)
-        size_high = max(size_high, v)
+        low = p if p < low else low  # no `min`, which looks for NaN too
+        high = p if p > high else high
+        size_low = v if v < size_low else size_low
+        size_high = v if v > size_high else size_high
         volume += v
         notional += p * v
         bought += v if p > before else 0.0  # a sum, not a jump: where prices go is what no processor predicts
