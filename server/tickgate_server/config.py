@@ -152,6 +152,15 @@ class ClockSection(_Section):
     stale_limit_s: Seconds = 5.0
 
 
+class TicksSection(_Section):
+    """What a tick has to be like."""
+
+    price_jump_sigmas: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 10.0
+    """A trade whose absolute log return is above so many EWMA volatilities a trade is held back; 0: none is."""
+    price_jump_least: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.005
+    """And above this."""
+
+
 class JournalSection(_Section):
     """The journal of every input and decision."""
 
@@ -227,6 +236,7 @@ class Settings(BaseSettings):
     models: ModelsSection = ModelsSection()
     instruments: InstrumentsSection = InstrumentsSection()
     clock: ClockSection = ClockSection()
+    ticks: TicksSection = TicksSection()
     journal: JournalSection = JournalSection()
     observer: ObserverSection = ObserverSection()
     risk: Limits = Limits()

@@ -22,7 +22,7 @@ from tickgate_server.desk_store import Checkpoints, begin_journaled
 from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.intake import Intake
-from tickgate_server.journal.layout import ControlKind
+from tickgate_server.journal.layout import ControlKind, Flags
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
@@ -43,6 +43,7 @@ from tickgate_server.ticks.symbols import SymbolTable
 # Plain ints beside the enums: looking a member up costs more than the comparison.
 _HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
 _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
+_REPEATED, _HELD_BACK = int(Flags.REPEATED), int(Flags.HELD_BACK)
 _NAN = float("nan")
 _NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
 _NEVER_NS = 1 << 62
@@ -58,6 +59,9 @@ class EngineSettings:
         replay: Time is the ticks' own: none is late or early.
         future_limit_ns: How far ahead of the server's clock a tick may be.
         stale_limit_ns: How far behind it a tick, or the features asked about, may be.
+        price_jump_sigmas: A trade is held back as a price jump if its absolute log return is above so many volatilities
+            a trade, and above `price_jump_least`; 0: none is.
+        price_jump_least: As above.
         worker: Index of this engine among those that share the symbols out, see `tickgate.symbol_hash`.
         workers: How many these are; a symbol that belongs to another is refused.
         enforce_budgets: Off for replaying a journal, whose requests have met theirs.
@@ -70,6 +74,8 @@ class EngineSettings:
     replay: bool = False
     future_limit_ns: int = 1_000_000_000
     stale_limit_ns: int = 5_000_000_000
+    price_jump_sigmas: float = market.JUMP_SIGMAS
+    price_jump_least: float = market.JUMP_LEAST
     worker: int = 0
     workers: int = 1
     enforce_budgets: bool = True
@@ -122,6 +128,8 @@ class Engine:
             None if settings.replay else self._now_ns,
             settings.future_limit_ns,
             settings.stale_limit_ns,
+            settings.price_jump_sigmas,
+            settings.price_jump_least,
         )
         self._market = self._intake.market
         book = Book(
@@ -379,7 +387,7 @@ class Engine:
             applied=begun and decision.applied,
             clock_ns=decision.clock_ns if begun else 0,
             vector=decision.vector if begun else None,
-            repeated=begun and decision.repeated,
+            flags=_flags(decision) if begun else 0,
         )
         if begun and status == 0:
             self.conclude(request, decision, sequence)
@@ -419,7 +427,7 @@ class Engine:
         decision.ticket = 0
         decision.order_id = decision.payload = decision.sent_ns = decision.regime = 0
         decision.remaining = 0.0
-        decision.reducing = decision.repeated = False
+        decision.reducing = decision.repeated = decision.held_back = False
         decision.trading_state = int(self._book.state[TRADING])
 
     def _pass_time(self, request: Request, decision: Decision) -> None:
@@ -487,3 +495,8 @@ class Engine:
             self.desk.reserve(decision.row, signed, decision.valid_for_us, decision.order_id)
         if request.request_id and decision.payload:
             self._answered.keep(request, decision, sequence)
+
+
+def _flags(decision: Decision) -> int:
+    """What the journal is to know of a decision beside its fields."""
+    return (_REPEATED if decision.repeated else 0) | (_HELD_BACK if decision.held_back else 0)

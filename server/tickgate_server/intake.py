@@ -22,6 +22,7 @@ _REJECTED = {
     market.FROM_FUTURE: Reason.TICK_FROM_FUTURE,
     market.STALE: Reason.TICK_STALE,
     market.CROSSED_QUOTE: Reason.TICK_CROSSED_QUOTE,
+    market.PRICE_JUMP: Reason.TICK_PRICE_JUMP,
 }
 _NO_ROW = {symbols.UNKNOWN: Reason.TICK_UNKNOWN_SYMBOL, symbols.FULL: Reason.TICK_SYMBOL_TABLE_FULL}
 _NAN = float("nan")
@@ -40,7 +41,7 @@ class Intake:
         capacity: Most of them.
         models: Whose feature sets are kept.
         clock_ns: What time it is, in nanoseconds since the epoch; None: time is the ticks' own.
-        future_limit_ns, stale_limit_ns: As `EngineSettings`.
+        future_limit_ns, stale_limit_ns, price_jump_sigmas, price_jump_least: As `EngineSettings`.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Intake:
         clock_ns: Callable[[], int] | None,
         future_limit_ns: int,
         stale_limit_ns: int,
+        price_jump_sigmas: float,
+        price_jump_least: float,
     ) -> None:
         self.symbols = table
         self.market = MarketState(capacity)
@@ -63,6 +66,8 @@ class Intake:
         self._clock_ns = clock_ns
         self._future_limit_ns = future_limit_ns
         self._stale_limit_ns = stale_limit_ns
+        self._price_jump_sigmas = price_jump_sigmas
+        self._price_jump_least = price_jump_least
 
     def take(
         self, request: Request, decision: Decision, model: LoadedModel
@@ -127,12 +132,16 @@ class Intake:
             now_ns,
             self._future_limit_ns,
             self._stale_limit_ns,
+            self._price_jump_sigmas,
+            self._price_jump_least,
         )
-        if verdict == market.ACCEPTED_NEW:
+        if verdict in {market.ACCEPTED_NEW, market.ACCEPTED_BOTH}:
             decision.applied = True
             if new:
                 self.symbols.keep()
             for store in self.stores:
+                if verdict == market.ACCEPTED_BOTH:
+                    store.take(row, *state.held(row))
                 store.take(
                     row,
                     request.kind,
@@ -147,6 +156,7 @@ class Intake:
             return row, 0
         if verdict == market.ACCEPTED_AGAIN:
             return row, 0
+        decision.held_back = verdict == market.PRICE_JUMP
         return row, _REJECTED[verdict]
 
     def _look_up(self, request: Request, decision: Decision, model: LoadedModel) -> tuple[int, int]:

@@ -224,12 +224,13 @@ class Replayer(ABC):
         row = entry.row
         started = self._take_started(entry)
         repeated = bool(row["flags"] & Flags.REPEATED)  # an answer given again: what it was is decided at the first
-        if repeated or (row["status"] != 0 and not row["applied"]):  # it changed nothing
+        changed = row["applied"] or row["flags"] & Flags.HELD_BACK
+        if repeated or (row["status"] != 0 and not changed):
             self.passed_over(entry)
             return
         engine = self._running(entry.sequence)
         engine.desk.expect(entry.sequence)
-        if row["flags"] & ~Flags.RESTATED:
+        if row["flags"] & ~(Flags.RESTATED | Flags.HELD_BACK):
             raise ReplayRefused(
                 f"record {entry.sequence}: the request did not fit its record: {Flags(int(row['flags']))!r}"
             )

@@ -67,7 +67,7 @@ class Side:
     def __init__(self, registry: ModelRegistry, folder: Path, *, lanes: bool) -> None:
         self.folder = folder
         self.journal = JournalWriter(folder, segment_records=256)
-        engine_settings = EngineSettings(capacity=6, replay=True)
+        engine_settings = EngineSettings(capacity=6, replay=True, price_jump_sigmas=1.0)
         self.engine = Engine(engine_settings, registry, UNIVERSE, LIMITS, journal=self.journal)
         self.desk = self.engine.desk
         self.desk.apply_risk_data(risk_data(["A", "LOTS", "G"], correlation=0.4, deviation=0.03))

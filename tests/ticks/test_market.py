@@ -35,19 +35,48 @@ class Symbol:
     trade: tuple[float, float] = (NAN, NAN)
     trade_ns: int = 0
     quote: tuple[float, float, float, float] = (NAN, NAN, NAN, NAN)
+    held: Tick | None = None
 
-    def apply(self, tick: Tick, now_ns: int) -> int:
+    def apply(self, tick: Tick, now_ns: int, sigmas: float = 10.0) -> int:
         verdict = self._judge(tick, now_ns)
-        if verdict == market.ACCEPTED_NEW:
-            self.latest = tick
-            if tick.sequence:
-                self.numbers.append(tick.sequence)
-            if tick.quote is not None:
-                self.quote = tick.quote
-            if tick.trade is not None:
-                self.trade, self.trade_ns = tick.trade, tick.ts_ns
-                self.prices.append(tick.trade[0])
+        if verdict != market.ACCEPTED_NEW:
+            return verdict
+        if tick.trade is not None and sigmas:
+            verdict, held = self._look_for_jump(tick, sigmas), self.held
+            if verdict in {market.DUPLICATE, market.PRICE_JUMP}:
+                return verdict
+            self.held = None
+            if verdict == market.ACCEPTED_BOTH:
+                late = self.latest is not None and self.latest.ts_ns > held.ts_ns
+                self._take(replace(held, quote=None) if late else held)
+        self._take(tick)
         return verdict
+
+    def _look_for_jump(self, tick: Tick, sigmas: float) -> int:
+        price, last = tick.trade[0], self.trade[0]
+        if self.held is not None:
+            if tick == self.held:
+                return market.PRICE_JUMP
+            if tick.sequence and tick.sequence == self.held.sequence:
+                return market.DUPLICATE
+            jump = abs(math.log(self.held.trade[0] / last))
+            if abs(math.log(price / self.held.trade[0])) <= jump / 2 and tick.ts_ns >= self.held.ts_ns:
+                return market.ACCEPTED_BOTH
+        change = abs(math.log(price / last)) if self.prices else 0.0
+        if change > 0.005 and change > sigmas * self.volatility():  # false where that is not known
+            self.held = tick
+            return market.PRICE_JUMP
+        return market.ACCEPTED_NEW
+
+    def _take(self, tick: Tick) -> None:
+        self.latest = tick
+        if tick.sequence:
+            self.numbers.append(tick.sequence)
+        if tick.quote is not None:
+            self.quote = tick.quote
+        if tick.trade is not None:
+            self.trade, self.trade_ns = tick.trade, tick.ts_ns
+            self.prices.append(tick.trade[0])
 
     def _judge(self, tick: Tick, now_ns: int) -> int:
         known = tick.sequence != 0 and tick.sequence in self.numbers[-1024:]
@@ -72,7 +101,7 @@ class Symbol:
         return math.sqrt(squares / math.fsum(weights))
 
 
-def apply(state: MarketState, tick: Tick, now_ns: int = 0) -> int:
+def apply(state: MarketState, tick: Tick, now_ns: int = 0, sigmas: float = 10.0) -> int:
     kind = (market.TRADE if tick.trade else 0) | (market.QUOTE if tick.quote else 0)
     # What a request left behind from the one before must not count.
     price, size = tick.trade or (7.0, 7.0)
@@ -80,6 +109,7 @@ def apply(state: MarketState, tick: Tick, now_ns: int = 0) -> int:
     return market.apply(
         state.quotes_trades, state.volatilities, state.stamps, state.sequences, tick.row, kind, tick.ts_ns,
         tick.sequence, price, size, bid, ask, bid_size, ask_size, now_ns, FUTURE_NS, STALE_NS,
+        sigmas, 0.005,
     )  # fmt: skip
 
 
@@ -101,12 +131,20 @@ ticks = st.builds(
 steps = st.one_of(ticks, st.tuples(st.integers(1, 4), st.none() | st.sampled_from([-1, 1])))
 
 
-@given(stream=st.lists(steps, max_size=80), now_ns=st.sampled_from([0, NOW_NS]))
+@given(
+    stream=st.lists(steps, max_size=80),
+    now_ns=st.sampled_from([0, NOW_NS]),
+    sigmas=st.sampled_from([0.0, 0.37, 1.21]),  # at 10 no price here is a jump
+    seed=st.integers(0, 2**32),
+)
 def test_every_verdict_and_every_state_is_that_of_the_slow_model(
-    stream: list[Tick | tuple[int, int | None]], now_ns: int
+    stream: list[Tick | tuple[int, int | None]], now_ns: int, sigmas: float, seed: int
 ) -> None:
     state = MarketState(2)
     model = [Symbol(), Symbol()]
+    for price in (100.0 * np.exp(np.random.default_rng(seed).normal(0.0, 0.002, 30).cumsum())).tolist():
+        warm = Tick(ts_ns=NOW_NS - 20, trade=(price, 1.0))  # else no volatility is known
+        assert apply(state, warm, now_ns, sigmas) == model[0].apply(warm, now_ns, sigmas)
     sent: list[Tick] = []
     for step in stream:
         if isinstance(step, Tick):
@@ -118,13 +156,16 @@ def test_every_verdict_and_every_state_is_that_of_the_slow_model(
             continue
         sent.append(tick)
         before = snapshot(state)
-        verdict = apply(state, tick, now_ns)
-        assert verdict == model[tick.row].apply(tick, now_ns)
-        if verdict != market.ACCEPTED_NEW:
+        verdict = apply(state, tick, now_ns, sigmas)
+        assert verdict == model[tick.row].apply(tick, now_ns, sigmas)
+        if verdict not in {market.ACCEPTED_NEW, market.ACCEPTED_BOTH, market.PRICE_JUMP}:
             assert snapshot(state) == before
         for row, symbol in enumerate(model):
             held = state.quotes_trades[row].tolist()
+            if verdict == market.ACCEPTED_BOTH and row == tick.row:
+                assert state.held(row)[2] == symbol.prices[-2]
             assert held[: market.SIGMA] == pytest.approx([*symbol.quote, *symbol.trade], abs=0, rel=0, nan_ok=True)
+            assert (state.stamps[row, market.HELD_KIND] > 0) == (symbol.held is not None)
             assert held[market.SIGMA] == pytest.approx(symbol.volatility(), rel=1e-9, nan_ok=True)
             assert state.stamps[row, market.LAST_TICK_NS] == (symbol.latest.ts_ns if symbol.latest else 0)
             assert state.stamps[row, market.LAST_TRADE_NS] == symbol.trade_ns
@@ -244,3 +285,63 @@ def test_equal_stamps_are_in_order() -> None:
 
 def test_a_locked_quote_is_accepted() -> None:
     assert apply(MarketState(1), Tick(quote=(100.0, 100.0, 1.0, 1.0))) == market.ACCEPTED_NEW
+
+
+def warm(sigma: float = 0.001) -> tuple[MarketState, Symbol]:
+    """Thirty trades with about this volatility, the last at 100."""
+    state, model = MarketState(1), Symbol()
+    for index in range(30):
+        tick = Tick(trade=(100.0 * math.exp(sigma * (index % 2)), 1.0))
+        apply(state, tick)
+        model.apply(tick, 0)
+    tick = Tick(trade=(100.0, 1.0))
+    assert apply(state, tick) == market.ACCEPTED_NEW
+    return state, model
+
+
+def test_a_spike_that_the_next_trade_does_not_confirm_is_dropped() -> None:
+    state, _ = warm()
+    before = snapshot(state)[1]
+    assert apply(state, Tick(trade=(103.0, 1.0))) == market.PRICE_JUMP
+    assert snapshot(state)[1] == before
+    assert state.quotes_trades[0, market.PRICE] == 100.0
+    assert apply(state, Tick(trade=(100.1, 1.0))) == market.ACCEPTED_NEW
+    assert apply(state, Tick(trade=(103.0, 1.0))) == market.PRICE_JUMP  # held anew: the first is forgotten
+
+
+def test_a_move_that_the_next_trade_confirms_is_accepted_with_it() -> None:
+    state, _ = warm()
+    assert apply(state, Tick(ts_ns=NOW_NS + 1, trade=(103.0, 2.0))) == market.PRICE_JUMP
+    assert apply(state, Tick(ts_ns=NOW_NS + 2, trade=(102.0, 3.0))) == market.ACCEPTED_BOTH
+    assert state.held(0)[:4] == (market.TRADE, NOW_NS + 1, 103.0, 2.0)
+    assert state.quotes_trades[0, market.PRICE] == 102.0
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(0.00999, market.ACCEPTED_NEW), (0.0102, market.PRICE_JUMP)])
+def test_ten_volatilities_are_no_jump_yet(change: float, verdict: int) -> None:
+    state, _ = warm()
+    assert apply(state, Tick(trade=(100.0 * math.exp(change), 1.0))) == verdict
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(0.00499, market.ACCEPTED_NEW), (0.00501, market.PRICE_JUMP)])
+def test_half_a_percent_is_no_jump_however_quiet_it_was(change: float, verdict: int) -> None:
+    state, _ = warm(sigma=1e-6)
+    assert apply(state, Tick(trade=(100.0 * math.exp(change), 1.0))) == verdict
+
+
+def test_the_same_tick_again_confirms_nothing() -> None:
+    for sequence in (0, 9):
+        state, _ = warm()
+        spike = Tick(sequence=sequence, trade=(103.0, 1.0))
+        assert [apply(state, spike) for _ in range(3)] == [market.PRICE_JUMP] * 3
+
+
+def test_quotes_go_on_while_a_trade_is_held_back_and_its_own_is_then_not_in_force() -> None:
+    state, _ = warm()
+    spike = Tick(ts_ns=NOW_NS + 1, trade=(103.0, 1.0), quote=(102.0, 104.0, 1.0, 1.0))
+    assert apply(state, spike) == market.PRICE_JUMP
+    quote = Tick(ts_ns=NOW_NS + 2, trade=None, quote=(102.5, 103.5, 1.0, 1.0))
+    assert apply(state, quote) == market.ACCEPTED_NEW
+    assert apply(state, Tick(ts_ns=NOW_NS + 3, trade=(103.1, 1.0))) == market.ACCEPTED_BOTH
+    assert state.held(0)[0] == market.TRADE
+    assert state.quotes_trades[0, market.BID] == 102.5

@@ -120,6 +120,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Behind the server's clock by more than the limit."""
     REASON_TICK_CROSSED_QUOTE: _Reason.ValueType  # 36
     """Bid above ask."""
+    REASON_TICK_PRICE_JUMP: _Reason.ValueType  # 37
+    """A trade too far from the last one, measured by the symbol's volatility. It is held back: if the next trade is within
+    half the jump of it both count, else it is dropped.
+    """
     REASON_SIZING_BELOW_MINIMUM: _Reason.ValueType  # 40
     """The order rounds to nothing, or is below the instrument's minimum size."""
     REASON_SIZING_NO_VOLATILITY: _Reason.ValueType  # 41
@@ -203,6 +207,10 @@ REASON_TICK_STALE: Reason.ValueType  # 35
 """Behind the server's clock by more than the limit."""
 REASON_TICK_CROSSED_QUOTE: Reason.ValueType  # 36
 """Bid above ask."""
+REASON_TICK_PRICE_JUMP: Reason.ValueType  # 37
+"""A trade too far from the last one, measured by the symbol's volatility. It is held back: if the next trade is within
+half the jump of it both count, else it is dropped.
+"""
 REASON_SIZING_BELOW_MINIMUM: Reason.ValueType  # 40
 """The order rounds to nothing, or is below the instrument's minimum size."""
 REASON_SIZING_NO_VOLATILITY: Reason.ValueType  # 41

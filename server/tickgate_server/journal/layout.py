@@ -73,6 +73,7 @@ class Flags(IntFlag):
     TEXT_REPLACED = 64  # text that is no Unicode: what cannot be encoded became '?'
     RESTATED = 128  # a MODEL or MODEL_REFUSED record that an earlier segment has already: not news, changes nothing
     REPEATED = 256  # a decision about a request id that was answered before: nothing was applied, scored or reserved
+    HELD_BACK = 512  # its tick was rejected as a price jump, and the next one may confirm it: that is state too
 
 
 SEGMENT = np.dtype(

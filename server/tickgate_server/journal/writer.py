@@ -38,7 +38,6 @@ from tickgate_server.journal.layout import (
     SYMBOL_BYTES,
     VECTOR_WIDTH,
     ControlKind,
-    Flags,
     RecordKind,
     packer,
 )
@@ -52,7 +51,6 @@ MAX_PARTS = 4096
 # Plain ints beside the enums, and functions by themselves: each look-up on the way is time.
 _DECISION_KIND = int(RecordKind.DECISION)
 _ENCODING = int(Stage.ENCODING)
-_REPEATED = int(Flags.REPEATED)
 # In two, because CPython passes more than 30 arguments through a list and a tuple, which takes 240 ns.
 _HEAD, _HEAD_AT = packer(DECISION, "kind", "waiting_ns")
 _BODY, _BODY_AT = packer(DECISION, "waiting_ns")
@@ -120,7 +118,7 @@ class JournalWriter(SegmentedFolder):
         applied: bool = False,
         clock_ns: int = 0,
         vector: NDArray[np.float32] | None = None,
-        repeated: bool = False,
+        flags: int = 0,
     ) -> int:
         """Append what became of one request.
 
@@ -138,7 +136,7 @@ class JournalWriter(SegmentedFolder):
             clock_ns: Wall clock that was read for it; 0 in replay mode.
             vector: float32 [width], contiguous: what was scored. Without one, the values that came with a request of
                 features are taken.
-            repeated: Its request id was answered before, and nothing was done.
+            flags: `Flags.REPEATED` or `Flags.HELD_BACK`, where one is true of it.
 
         Returns:
             Its sequence: it is in the journal, and stays there if the process dies.
@@ -206,7 +204,7 @@ class JournalWriter(SegmentedFolder):
                 offset + _HEAD_AT,
                 _DECISION_KIND,
                 given,
-                self._flags | _REPEATED if repeated else self._flags,
+                self._flags | flags,
                 tick_kind,
                 status,
                 stage,
@@ -262,7 +260,7 @@ class JournalWriter(SegmentedFolder):
             if self._flags:
                 raise
             return self._append_fitted(
-                request, decided, request_id, status, stage, applied, clock_ns, vector, repeated=repeated
+                request, decided, request_id, status, stage, applied, clock_ns, vector, flags=flags
             )
 
         sequence = self.next_sequence
@@ -402,7 +400,7 @@ class JournalWriter(SegmentedFolder):
         clock_ns: int,
         vector: NDArray[np.float32] | None,
         *,
-        repeated: bool,
+        flags: int,
     ) -> int:
         """Append what does not fit a record as it is; anything but too long or too large is the caller's error."""
         fitted = fit(request, decision, request_id, status, clock_ns, vector)
@@ -419,7 +417,7 @@ class JournalWriter(SegmentedFolder):
                 applied=applied,
                 clock_ns=fitted.clock_ns,
                 vector=fitted.vector,
-                repeated=repeated,
+                flags=flags,
             )
         finally:
             self._flags = 0

@@ -92,6 +92,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
         (b"time,price\n1,2,3\n", "cannot be read as comma-separated UTF-8"),
         (b'time,price\n"1,2\n3,4\n', "cannot be read as comma-separated UTF-8"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "packed",  # bytes hold the time: workers must agree on names
 )
 def test_a_broken_csv_file_is_named_with_what_is_wrong(tmp_path: Path, data: bytes, why: str) -> None:
     path = written(tmp_path, data)

@@ -9,6 +9,8 @@ The reasons are those of the contract:
                     sent once more, again and applies nothing: here that is a duplicate too, a row too many
     OUT_OF_ORDER    a stamp below the symbol's last
     CROSSED_QUOTE   a bid above its ask
+    PRICE_JUMP      a trade too far from the last one, by the server's default limits, that the next one does not
+                    confirm: one that is confirmed is accepted, in its place
 
 What needs a live desk (a closed universe, the size of the symbol table, the clock) is not asked.
 """
@@ -38,6 +40,7 @@ class Reason(StrEnum):
     DUPLICATE = "DUPLICATE"
     OUT_OF_ORDER = "OUT_OF_ORDER"
     CROSSED_QUOTE = "CROSSED_QUOTE"
+    PRICE_JUMP = "PRICE_JUMP"
 
 
 _REASONS = {
@@ -46,8 +49,12 @@ _REASONS = {
     market.DUPLICATE: Reason.DUPLICATE,
     market.OUT_OF_ORDER: Reason.OUT_OF_ORDER,
     market.CROSSED_QUOTE: Reason.CROSSED_QUOTE,
+    market.PRICE_JUMP: Reason.PRICE_JUMP,
 }
 _NUMBERS = ("price", "size", *table.QUOTE_COLUMNS)
+_NO_JUMP = (
+    f"a log return is up to {market.JUMP_SIGMAS:g} volatilities or {market.JUMP_LEAST:g}, or the next trade confirms it"
+)
 _NEW_SEQUENCE = f"a sequence is new among the symbol's last {market.RECENT}"
 
 
@@ -92,9 +99,10 @@ def judge(feeds: Sequence[Feed], rules: Rules) -> Judged:
 
 
 def verdicts(frame: pl.DataFrame) -> NDArray[np.int8]:
-    """What the server would say to each row, int8 [n]: `ACCEPTED`, `INVALID`, or a verdict of `ticks.market`.
+    """What became of each row on the server, int8 [n]: `ACCEPTED`, `INVALID`, or a verdict of `ticks.market`.
 
-    A rejected row changes nothing for those after it, as on the server.
+    A rejected row changes nothing for those after it, as on the server; one that was held back and confirmed by the
+    next is accepted.
 
     Args:
         frame: The canonical columns, without nulls; any number of symbols, in any order of symbols.
@@ -136,6 +144,7 @@ def _apply_each(
     out: NDArray[np.int8],
 ) -> None:
     """The loop over `market.apply`: `symbols` are rows of the state, `values` [n, 6] in the order of `_NUMBERS`."""
+    held = np.zeros(stamps.shape[0], np.int64)
     for i in range(symbols.size):
         if not valid[i]:
             out[i] = INVALID
@@ -159,7 +168,13 @@ def _apply_each(
             0,
             0,
             0,
+            market.JUMP_SIGMAS,
+            market.JUMP_LEAST,
         )
+        if out[i] == market.ACCEPTED_BOTH:
+            out[i] = out[held[symbols[i]]] = ACCEPTED
+        elif out[i] == market.PRICE_JUMP:
+            held[symbols[i]] = i
 
 
 def _rejection(feeds: Sequence[Feed], frame: pl.DataFrame, found: NDArray[np.int8]) -> TickRejected:
@@ -181,4 +196,6 @@ def _fault(row: pl.DataFrame, reason: Reason) -> tuple[str, str]:
         return "sequence", _NEW_SEQUENCE
     if reason is Reason.OUT_OF_ORDER:
         return "exchange_ts_ns", table.ORDER_RULE
+    if reason is Reason.PRICE_JUMP:
+        return "price", _NO_JUMP
     return table.CROSSED_RULE.column, table.CROSSED_RULE.text

@@ -92,7 +92,7 @@ class FastLane:
             np.zeros(2, np.int64),
             self._out,
             settings,
-            np.array([model.threshold]),
+            np.array([model.threshold, engine.settings.price_jump_sigmas, engine.settings.price_jump_least]),
             table,
             np.array([len(reference) for reference in references], np.int64),
             np.frombuffer(field, np.uint8).copy(),

@@ -104,6 +104,8 @@ GENERAL, LATE = -1, -2
 _REQUEST_ID_BYTES = 36
 _DEADLINE_EXCEEDED = 4
 _TICK = TICK
+# Of `thresholds`: the model's, and when a trade is a price jump.
+_DECISION, JUMP_SIGMAS, JUMP_LEAST = range(3)
 _REALTIME, _MONOTONIC = 0, 1
 
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.CPointer(types.int64)))
@@ -243,13 +245,16 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     now_ns = np.int64(0)
     if settings[REPLAY] == 0:
         now_ns = max(clock_ns(_REALTIME, timespec), desk[NOW_NS])
+    if stamps[row, market.HELD_KIND] > 0 and spans[KIND] & TRADE:
+        return GENERAL  # which knows what to do with the trade held back
     verdict = apply(
         quotes_trades, volatilities, stamps, sequences, row, spans[KIND], spans[EXCHANGE_TS_NS],
         np.uint64(spans[SEQUENCE]), numbers[PRICE], numbers[SIZE], numbers[BID], numbers[ASK], numbers[BID_SIZE],
-        numbers[ASK_SIZE], now_ns, settings[FUTURE_LIMIT_NS], settings[STALE_LIMIT_NS],
+        numbers[ASK_SIZE], now_ns, settings[FUTURE_LIMIT_NS], settings[STALE_LIMIT_NS], thresholds[JUMP_SIGMAS],
+        thresholds[JUMP_LEAST],
     )  # fmt: skip
     if verdict != ACCEPTED_NEW and verdict != ACCEPTED_AGAIN:  # noqa: PLR1714 - numba takes no set of ints here
-        return GENERAL  # a rejected tick changed nothing
+        return GENERAL  # a rejected tick changed nothing, and one held back is known again
     # From here on the request is ours to finish.
     if now_ns:
         advance(book, now_ns)
@@ -288,7 +293,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         probability_up = score(vectors[row], nodes, roots, keys, program, registers)
         inference_end_ns = clock_ns(_MONOTONIC, timespec)
         facts[INFERENCE_NS] = inference_end_ns - features_end_ns
-        threshold = max(thresholds[0], floats(book, BOUNDS)[CONFIDENCE])
+        threshold = max(thresholds[_DECISION], floats(book, BOUNDS)[CONFIDENCE])
         reason = judge(
             probability_up, quotes_trades[row, market.PRICE], row, settings[HORIZON], threshold,
             settings[MODEL_NUMBER], book,
@@ -302,7 +307,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         facts[RISK_NS] = clock_ns(_MONOTONIC, timespec) - inference_end_ns
     facts[TOTAL_NS] = clock_ns(_MONOTONIC, timespec) - arrival_ns
     facts[SEND_TS_NS] = clock_ns(_REALTIME, timespec)
-    begin = write_response(out, data, spans, model_field, facts, measured, thresholds[0], framed)
+    begin = write_response(out, data, spans, model_field, facts, measured, thresholds[_DECISION], framed)
     if clock_ns(_MONOTONIC, timespec) - arrival_ns >= budget_ns:
         facts[STATUS] = _DEADLINE_EXCEEDED
     elif facts[REASON] == APPROVED:
