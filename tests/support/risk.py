@@ -255,7 +255,7 @@ class EngineBench:
         self.folder = folder
         self.journal = None if folder is None else JournalWriter(folder, segment_records=segment_records)
         self.engine = Engine(
-            EngineSettings(capacity=8),
+            EngineSettings(capacity=8, price_jump_sigmas=0.0),
             models,
             universe(*(symbols or ("A", "B"))),
             found or limits(),
