@@ -30,7 +30,7 @@ def async_interceptors(recorder: CallRecorder, methods: Collection[str] = MEASUR
     return _Unary(recorder, wanted), _Stream(recorder, wanted)
 
 
-class _Unary(aio.UnaryUnaryClientInterceptor[Any, Any]):
+class _Unary(aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     def __init__(self, recorder: CallRecorder, methods: frozenset[str]) -> None:
         self._recorder = recorder
         self._methods = methods
@@ -54,7 +54,7 @@ class _Unary(aio.UnaryUnaryClientInterceptor[Any, Any]):
         return call
 
 
-class _Stream(aio.StreamStreamClientInterceptor[Any, Any]):
+class _Stream(aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
     def __init__(self, recorder: CallRecorder, methods: frozenset[str]) -> None:
         self._recorder = recorder
         self._methods = methods
