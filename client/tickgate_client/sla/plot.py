@@ -17,7 +17,7 @@ from tickgate_client.sla.objectives import Objective
 from tickgate_client.sla.record import SlaRecord
 
 _WIDTH, _HEIGHT = 900, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 20, 20, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 20, 40, 56
 _COLOURS = {"round trip": "#0b57a4", "server": "#c2571a", "network": "#5b7f2b"}
 _LIMIT_COLOUR = "#b3261e"
 
@@ -164,10 +164,10 @@ def _grid(axes: _Axes) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> list[str]:
+    """In a row above the frame, where no curve comes."""
     parts = []
-    for row, name in enumerate(names):
-        y = _HEIGHT - _BOTTOM - 16 - 20 * (len(names) - 1 - row)
-        x = _WIDTH - _RIGHT - 130
+    for column, name in enumerate(names):
+        x, y = _LEFT + 130 * column, _TOP - 20
         parts.append(f'<path d="M{x} {y}h28" stroke="{_COLOURS[name]}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 36}" y="{y + 4}">{name}</text>')
     return parts

@@ -156,8 +156,9 @@ def read_record(path: Path) -> SlaRecord:
         document = json.loads(path.read_bytes())
     except ValueError as error:
         raise BadSlaFile(path, "", found=str(error), expected="a JSON document") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise BadSlaFile(path, "format", found=_shown(document), expected=FORMAT)
+    form = document.get("format") if isinstance(document, dict) else None
+    if form != FORMAT:
+        raise BadSlaFile(path, "format", found=_shown(form), expected=FORMAT)
     top = _Fields(path, "", document)
     interval_us = document.get("expected_interval_us")
     objectives = tuple(_objective(fields) for fields in top.each("objectives"))
@@ -223,11 +224,11 @@ def _objective(fields: _Fields) -> Objective:
     policy = fields.text("policy")
     if policy not in Policy.__members__:
         raise fields.bad("policy", policy, f"one of {', '.join(Policy.__members__)}")
-    rules = tuple(
-        BurnRule(rule.count("long_s"), rule.count("short_s"), rule.number("rate"), rule.count("least_bad"))
-        for rule in fields.each("burn_rules")
-    )
     try:
+        rules = tuple(
+            BurnRule(rule.count("long_s"), rule.count("short_s"), rule.number("rate"), rule.count("least_bad"))
+            for rule in fields.each("burn_rules")
+        )
         return Objective(
             name=fields.text("name"),
             limit_us=fields.number("limit_us"),
