@@ -262,6 +262,23 @@ def test_silence_is_not_clean() -> None:
     assert desk.monitor.may_add_risk
 
 
+def test_good_calls_from_before_a_stall_do_not_end_its_breach_however_late_they_are_folded() -> None:
+    desk = Desk(objective(clean_s=5.0, burn_rules=()), late_after_s=1e6)
+    desk.look()
+    desk.calls(3)
+    number = desk.monitor.begin()
+    desk.clock.advance(60 * MS)
+    desk.monitor._judge()  # the thread, having folded before those three calls ended
+    desk.monitor.end(number)
+    for _ in range(3):
+        desk.clock.advance(5 * SECOND)
+        desk.look()
+        assert not desk.monitor.may_add_risk
+    desk.call()
+    desk.look()
+    assert desk.monitor.may_add_risk
+
+
 def test_each_trouble_in_the_clean_time_begins_it_anew() -> None:
     desk = Desk(objective(clean_s=5.0, burn_rules=()), late_after_s=1e6)
     desk.look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ _UNAVAILABLE = 14
 # CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server has not
 # answered. With the others it has, if only to say that the request is no good.
 _UNANSWERED = frozenset({1, 2, 4, 8, 13, _UNAVAILABLE, 15})
+
+_JUST_AFTER_S = 1e-4
 
 Sample = tuple[int, int, int | None, int]
 """When a call ended, its round trip, the server's time of it, all in ns, and the number of its gRPC status."""
@@ -136,10 +139,21 @@ class CallLog:
 
     def _judge_outstanding(self, now_ns: int) -> None:
         """Notice a call that is outstanding for too long, and a server that has answered none for so long."""
+        since_ns = self._owing_since()
+        if since_ns is not None and now_ns - since_ns > self._least_stall_ns:
+            self._stalled(now_ns - since_ns, now_ns)
+
+    def _stall_in_s(self) -> float:
+        """Seconds until the oldest call outstanding is a stall; infinite without one, or where it already is."""
+        since_ns = self._owing_since()
+        left_ns = -1 if since_ns is None else since_ns + self._least_stall_ns - self._clock()
+        return left_ns / 1e9 + _JUST_AFTER_S if left_ns >= 0 else math.inf
+
+    def _owing_since(self) -> int | None:
+        """Since when the server owes an answer."""
         # One copy by the interpreter: other threads go on adding and removing.
         since_ns = min(list(self._in_flight.values()), default=None)
         owed_ns = self._owed_since_ns
-        if owed_ns is not None:
-            since_ns = owed_ns if since_ns is None else min(since_ns, owed_ns)
-        if since_ns is not None and now_ns - since_ns > self._least_stall_ns:
-            self._stalled(now_ns - since_ns, now_ns)
+        if since_ns is None or owed_ns is None:
+            return owed_ns if since_ns is None else since_ns
+        return min(since_ns, owed_ns)

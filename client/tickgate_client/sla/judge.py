@@ -38,7 +38,7 @@ class WindowCounts:
 class Judge:
     """Holds one objective against what was counted.
 
-    `stalled` and `alarmed` may be called from any thread, `look` from one at a time.
+    `stalled` and `alarmed` may be called from any thread, `good_call` and `look` from one at a time.
 
     Attributes:
         objective: What is promised.
@@ -54,7 +54,7 @@ class Judge:
         self.causes: tuple[BreachCause, ...] = ()
         self._stall_seen_ns: int | None = None
         self._wrong_ns = 0
-        self._good_when_wrong = 0
+        self._good_since = 0
         self._burning_looks = 0
 
     def stalled(self, now_ns: int) -> None:
@@ -65,6 +65,11 @@ class Judge:
         """Whether a stall was seen within the clean time: it counts from the moment that anybody sees it."""
         seen_ns = self._stall_seen_ns
         return seen_ns is not None and now_ns - seen_ns < self.objective.clean_ns
+
+    def good_call(self, began_ns: int) -> None:
+        """A good call was folded: it counts if it began after everything that was wrong until now."""
+        if began_ns >= max(self._wrong_ns, self._stall_seen_ns or 0):
+            self._good_since += 1
 
     def burns(self, counts: Mapping[int, WindowCounts]) -> bool:
         """Whether a burn rule is exceeded; windows without calls have no rate, and burn nothing."""
@@ -79,14 +84,13 @@ class Judge:
                 return True
         return False
 
-    def look(self, now_ns: int, counts: Mapping[int, WindowCounts], *, lost_ns: int | None, good: int) -> Breach | None:
+    def look(self, now_ns: int, counts: Mapping[int, WindowCounts], *, lost_ns: int | None) -> Breach | None:
         """Judge, and give the breach that begins or ends with this look, if one does.
 
         Args:
             now_ns: On the monitor's clock.
             counts: By window.
             lost_ns: When the server was last found lost; None for never.
-            good: Good calls since the start.
         """
         objective = self.objective
         burning = self.burns(counts)
@@ -94,7 +98,7 @@ class Judge:
         self.causes = self._causes(now_ns, burning=burning, lost_ns=lost_ns)
         wrong_ns = max(now_ns if burning else 0, self._stall_seen_ns or 0, lost_ns or 0)
         if wrong_ns > self._wrong_ns:
-            self._wrong_ns, self._good_when_wrong = wrong_ns, good
+            self._wrong_ns, self._good_since = wrong_ns, 0
         if self.breach is None:
             at_once = set(self.causes) - {BreachCause.BUDGET_BURN}
             if not (at_once or self._burning_looks >= objective.enter_looks):
@@ -102,7 +106,7 @@ class Judge:
             self.breaches += 1
             self.breach = Breach(objective.name, objective.policy, self.causes, now_ns)
             return self.breach
-        if now_ns - self._wrong_ns < objective.clean_ns or good - self._good_when_wrong < objective.clean_calls:
+        if now_ns - self._wrong_ns < objective.clean_ns or self._good_since < objective.clean_calls:
             return None
         ended = Breach(objective.name, objective.policy, self.breach.causes, self.breach.began_ns, now_ns)
         self.breach = None

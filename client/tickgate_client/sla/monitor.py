@@ -109,7 +109,6 @@ class SlaMonitor(CallLog):
         # Written by whoever folds and looks.
         self._folding = threading.RLock()
         self._windows = Windows(len(self.objectives))
-        self._good = [0] * len(self.objectives)
         self._looked_ns: int | None = None
 
         self._stopping = False
@@ -241,8 +240,10 @@ class SlaMonitor(CallLog):
                 self._windows.at(ended_ns).add(
                     took_ns, server_ns, status, interval_ns=self._interval_ns, limits_ns=self._limits_ns
                 )
-                for at, limit_ns in enumerate(self._limits_ns):
-                    self._good[at] += status == 0 and took_ns <= limit_ns
+                if status == 0:
+                    for judge, limit_ns in zip(self._judges, self._limits_ns, strict=True):
+                        if took_ns <= limit_ns:
+                            judge.good_call(ended_ns - took_ns)
             return most
 
     def _tell(self, breach: Breach) -> None:
@@ -267,8 +268,8 @@ class SlaMonitor(CallLog):
             self._judge_outstanding(now_ns)
             if self._lost_for is not None:
                 self._lost_ns = now_ns
-            for at, (judge, counts) in enumerate(zip(self._judges, self._counts(), strict=True)):
-                changes.append(judge.look(now_ns, counts, lost_ns=self._lost_ns, good=self._good[at]))
+            for judge, counts in zip(self._judges, self._counts(), strict=True):
+                changes.append(judge.look(now_ns, counts, lost_ns=self._lost_ns))
             self._looked_ns = now_ns
         for changed in changes:
             if changed is not None:
@@ -276,7 +277,7 @@ class SlaMonitor(CallLog):
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(self._look_every_s)
+            self._wake.wait(min(self._look_every_s, self._stall_in_s()))
             self._wake.clear()
             for _ in range(_CHUNKS):
                 if self._fold_some(_CHUNK) < _CHUNK:
