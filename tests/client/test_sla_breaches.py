@@ -428,3 +428,16 @@ def test_a_monitor_starts_once_and_grows_late_after_its_end() -> None:
         monitor.before_order()
     desk.clock.advance(2 * SECOND)
     assert desk.causes() == ["MONITOR_LATE"]
+
+
+def test_the_next_look_comes_when_the_oldest_call_would_become_a_stall() -> None:
+    desk = Desk(objective(stall_us=50_000))
+    assert desk.monitor._stall_in_s() == math.inf
+    number = desk.monitor.begin()
+    desk.clock.advance(20 * MS)
+    desk.monitor.begin()
+    assert desk.monitor._stall_in_s() == pytest.approx(0.030, abs=0.001)
+    desk.monitor.end(number)
+    assert desk.monitor._stall_in_s() == pytest.approx(0.050, abs=0.001)
+    desk.clock.advance(51 * MS)
+    assert desk.monitor._stall_in_s() == math.inf, "it is one already, and was judged"
