@@ -341,3 +341,50 @@ def test_one_monitor_sees_the_calls_to_every_worker_and_the_one_that_is_lost(*, 
         assert [symbol_of(peer.seen[0].request) for peer, _ in running] == symbols
     assert dict(monitor.everything().by_status) == {OK: 3, UNAVAILABLE: 1}
     assert monitor.in_flight == 0
+
+
+def test_an_asyncio_stubs_stream_that_is_written_and_read_by_hand_counts_each_message(peer: ScriptedServer) -> None:
+    monitor = SlaMonitor()
+
+    async def run() -> None:
+        async with grpc.aio.insecure_channel(peer.target, interceptors=async_interceptors(monitor)) as channel:
+            stub: Any = SignalServiceStub(channel)
+            call = stub.PredictStream(timeout=30)
+            for request in numbered_requests(3):
+                await call.write(signal_pb2.PredictStreamRequest(requests=[request]))
+                assert (await call.read()).results[0].request_id == request.request_id
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF
+            assert await call.code() is grpc.StatusCode.OK
+
+    asyncio.run(run())
+    assert dict(monitor.everything().by_status) == {OK: 3}
+    assert (monitor.in_flight, monitor.abandoned) == (0, 0)
+
+
+def test_an_asyncio_stubs_stream_that_is_cancelled_abandons_what_it_waits_for(peer: ScriptedServer) -> None:
+    monitor = SlaMonitor()
+    go_on, asked = Event(), Event()
+
+    def wait(message: signal_pb2.PredictStreamRequest, context: grpc.ServicerContext) -> None:
+        del message, context
+        asked.set()
+        go_on.wait(30)
+
+    peer.stream_step = wait
+
+    async def run() -> None:
+        async with grpc.aio.insecure_channel(peer.target, interceptors=async_interceptors(monitor)) as channel:
+            stub: Any = SignalServiceStub(channel)
+            call = stub.PredictStream(timeout=30)
+            await call.write(signal_pb2.PredictStreamRequest(requests=numbered_requests(1)))
+            await asyncio.to_thread(asked.wait, 30)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call.read()
+
+    try:
+        asyncio.run(run())
+    finally:
+        go_on.set()
+    assert (monitor.in_flight, monitor.abandoned, monitor.everything().calls) == (0, 1, 0)
