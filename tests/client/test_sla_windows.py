@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 
@@ -265,3 +267,18 @@ def test_the_percentile_curve_rises_from_the_least_to_the_largest_call() -> None
     at_90 = min(points, key=lambda point: abs(point[0] - 10))
     assert at_90[1] == pytest.approx(900_000, rel=0.01)
     assert curve(Slice(0).round_trip) == []
+
+
+def test_slices_that_fall_out_are_freed_without_garbage_collection() -> None:
+    desk = Desk(late_after_s=1e6)
+    gc.disable()
+    try:
+        desk.call(status=4)
+        before = weakref.ref(desk.monitor._windows.at(desk.clock.now_ns).round_trip)
+        copy = weakref.ref(desk.monitor.everything().round_trip)
+        desk.clock.advance(4_000 * SECOND)
+        desk.look()
+        assert (before(), copy()) == (None, None)
+    finally:
+        gc.enable()
+    assert desk.monitor.everything().calls == 1
