@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 TEST_WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup check-system demo test soak lint format proto docs lock bench clean
+.PHONY: help setup check-system demo test soak lint format proto docs lock bench ghz clean
 help:
 	@echo 'make demo    install, train on S&P 500 and NASDAQ bars, export, serve, replay a year through Predict'
 	@echo 'make test    install and run the tests'
@@ -16,6 +16,7 @@ help:
 	@echo 'make proto   generate the Python code of proto/ again'
 	@echo 'make docs    generate docs/reasons.md again'
 	@echo 'make bench   measure: tables, no assertions'
+	@echo 'make ghz     load a server in the shapes of bench/ghz: steady, step, spike (SHAPES=soak for the long one)'
 	@echo 'make lock    resolve requirements/*.txt again (needs uv)'
 
 setup: $(INSTALLED)
@@ -57,6 +58,10 @@ docs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench
+
+SHAPES ?=
+ghz: $(INSTALLED)
+	@$(BIN)/python -m bench.ghz_load $(SHAPES)
 
 # One resolution for every platform and Python; hashes, and no index addresses.
 UV ?= uv

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import features, forest, gate, ghz, halt, models, rpc, stages
+from bench import features, forest, gate, ghz, halt, models, rpc, sla, stages
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz")
+PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla")
 
 
 @click.command()
@@ -38,8 +38,8 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
                 console.print(stages.stages(repository))
             elif part == "features":
                 console.print(features.features())
-            elif part == "gate":
-                for table in gate.gate(repository):
+            elif part in ("gate", "sla"):
+                for table in {"gate": gate.gate, "sla": sla.sla}[part](repository):
                     console.print(table)
             elif part == "halt":
                 console.print(halt.halt(repository))

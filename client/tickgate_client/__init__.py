@@ -28,8 +28,16 @@ if TYPE_CHECKING:
         error_of_result,
     )
     from tickgate_client.client import SignalClient
-    from tickgate_client.errors import BadTickFile, ContractBroken, ExtraMissing, TickgateError, UnknownTickReader
-    from tickgate_client.latency import LatencyRecorder, LatencySummary, Percentiles
+    from tickgate_client.errors import (
+        BadSlaFile,
+        BadTickFile,
+        ContractBroken,
+        ExtraMissing,
+        TickgateError,
+        TradingHeld,
+        UnknownTickReader,
+    )
+    from tickgate_client.latency import CallRecorder, LatencyRecorder, LatencySummary, Percentiles
     from tickgate_client.readers import read_ticks, reader_names
     from tickgate_client.replay import ReplayAnswer, ReplayResult
     from tickgate_client.routes import Routes
@@ -40,9 +48,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncRoutedSignalClient",
     "AsyncSignalClient",
+    "BadSlaFile",
     "BadTickFile",
     "CallCancelled",
     "CallError",
+    "CallRecorder",
     "ContractBroken",
     "DeadlineExceeded",
     "ExtraMissing",
@@ -63,6 +73,7 @@ __all__ = [
     "ServerUnavailable",
     "SignalClient",
     "TickgateError",
+    "TradingHeld",
     "Unauthenticated",
     "UnknownTickReader",
     "UpdateConflict",
@@ -80,6 +91,7 @@ _MODULE_OF = {
     "Routes": "routes",
     "AsyncSignalClient": "aio",
     "SignalClient": "client",
+    "CallRecorder": "latency",
     "LatencyRecorder": "latency",
     "LatencySummary": "latency",
     "Percentiles": "latency",
@@ -89,10 +101,12 @@ _MODULE_OF = {
     "read_ticks": "readers",
     "reader_names": "readers",
     "write_csv": "ticks",
+    "BadSlaFile": "errors",
     "BadTickFile": "errors",
     "ContractBroken": "errors",
     "ExtraMissing": "errors",
     "TickgateError": "errors",
+    "TradingHeld": "errors",
     "UnknownTickReader": "errors",
 }
 

@@ -8,7 +8,6 @@ async with AsyncSignalClient("localhost:50051", deadline_s=0.05) as client:
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
@@ -19,14 +18,17 @@ from grpc import aio
 from tickgate.v1 import signal_pb2, topology_pb2
 from tickgate.v1.signal_pb2_grpc import SignalServiceStub
 from tickgate.v1.topology_pb2_grpc import TopologyServiceStub
-from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call
-from tickgate_client.latency import LatencyRecorder
+from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call, number_of
+from tickgate_client.latency import CallRecorder, LatencyRecorder
 from tickgate_client.options import CHANNEL_OPTIONS, STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
 from tickgate_client.stream import StreamLedger
 
 # What grpc.aio makes of a stream that the server ends while a message is being written: the server's own status, that
 # it drains for example, is lost then.
 _WRITE_FAILED = "Internal error from Core"
+
+_DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+_UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
 
 class AsyncSignalClient:
@@ -43,10 +45,10 @@ class AsyncSignalClient:
         budget_us: int = 0,
         model: str = "",
         channel_credentials: grpc.ChannelCredentials | None = None,
-        latency: LatencyRecorder | None = None,
+        latency: CallRecorder | None = None,
     ) -> None:
         self.target = target
-        self.latency = LatencyRecorder() if latency is None else latency
+        self.latency: CallRecorder = LatencyRecorder() if latency is None else latency
         self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
         self._channel = (
             aio.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -89,15 +91,16 @@ class AsyncSignalClient:
 
     async def ask(self, request: signal_pb2.PredictRequest, deadline_s: float) -> signal_pb2.PredictResponse:
         """Send one request as it is; `predict` makes it from its parts."""
-        sent_ns = time.perf_counter_ns()
+        call = self.latency.begin()
         try:
             response = await self._predict(request, timeout=deadline_s)
         except grpc.RpcError as error:
-            self.latency.record(time.perf_counter_ns() - sent_ns)
+            self.latency.end(call, number_of(error))
             raise error_of_call(error, request) from error
-        self.latency.record(
-            time.perf_counter_ns() - sent_ns, response.timing.total_ns if response.HasField("timing") else None
-        )
+        except BaseException:
+            self.latency.abandon(call)
+            raise
+        self.latency.end(call, 0, response.timing.total_ns if response.HasField("timing") else None)
         return response
 
     def predict_stream(
@@ -191,11 +194,12 @@ class AsyncOpenStream:
             # The stream is over. Reading tells how, after any answers that came before its end.
             return
         except grpc.RpcError as error:
-            self.ledger.ended()
             if error.code() is grpc.StatusCode.INTERNAL and error.details() == _WRITE_FAILED:
+                self.ledger.ended(_UNAVAILABLE)
                 raise ServerUnavailable(
                     "the stream ended while a message was being sent", status_code=grpc.StatusCode.UNAVAILABLE
                 ) from error
+            self.ledger.ended(number_of(error))
             raise error_of_call(error) from error
 
     async def receive(self) -> Sequence[signal_pb2.PredictStreamResult]:
@@ -206,7 +210,7 @@ class AsyncOpenStream:
         except TimeoutError as error:
             raise self._overdue("no answer on the stream") from error
         except grpc.RpcError as error:
-            self.ledger.ended()
+            self.ledger.ended(number_of(error))
             raise error_of_call(error) from error
         if not isinstance(response, signal_pb2.PredictStreamResponse):
             raise self.ledger.ended_early()
@@ -219,9 +223,10 @@ class AsyncOpenStream:
     def close(self) -> None:
         """End the stream, whatever it waits for."""
         self._call.cancel()
+        self.ledger.abandoned()
 
     def _overdue(self, what: str) -> DeadlineExceeded:
-        self.ledger.ended()
+        self.ledger.ended(_DEADLINE_EXCEEDED)
         return DeadlineExceeded(f"{what} within {self._deadline_s:g} s", status_code=grpc.StatusCode.DEADLINE_EXCEEDED)
 
 

@@ -144,6 +144,12 @@ def status_of(number: int) -> grpc.StatusCode:
     return _STATUS_OF_NUMBER.get(number, grpc.StatusCode.UNKNOWN)
 
 
+def number_of(error: grpc.RpcError) -> int:
+    """The number of the status that gRPC ended a call with, as google.rpc.Code has it."""
+    number: int = error.code().value[0]
+    return number
+
+
 def error_of_status(status_code: grpc.StatusCode, message: str, *, request_id: str = "", model: str = "") -> CallError:
     """The error for a status other than OK (KeyError for OK)."""
     if status_code is grpc.StatusCode.FAILED_PRECONDITION and _WRONG_WORKER.match(message):

@@ -20,10 +20,12 @@ import grpc
 from tickgate.v1 import signal_pb2, topology_pb2
 from tickgate.v1.signal_pb2_grpc import SignalServiceStub
 from tickgate.v1.topology_pb2_grpc import TopologyServiceStub
-from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call
-from tickgate_client.latency import LatencyRecorder
+from tickgate_client.call_errors import DeadlineExceeded, ServerUnavailable, error_of_call, number_of
+from tickgate_client.latency import CallRecorder, LatencyRecorder
 from tickgate_client.options import CHANNEL_OPTIONS, STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
 from tickgate_client.stream import StreamLedger
+
+_DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
 class SignalClient:
@@ -38,7 +40,8 @@ class SignalClient:
         budget_us: What the server may take from arrival to answer, in microseconds; 0: as long as the deadline.
         model: `name`, `name@alias` or `name:version`; empty: the server's default model.
         channel_credentials: From `grpc.ssl_channel_credentials(...)`; None: plain text.
-        latency: A recorder to share with other clients; None: one of its own.
+        latency: A recorder to share with other clients, or an `sla.SlaMonitor`, which judges the calls too; None: a
+            recorder of its own.
     """
 
     def __init__(
@@ -49,10 +52,10 @@ class SignalClient:
         budget_us: int = 0,
         model: str = "",
         channel_credentials: grpc.ChannelCredentials | None = None,
-        latency: LatencyRecorder | None = None,
+        latency: CallRecorder | None = None,
     ) -> None:
         self.target = target
-        self.latency = LatencyRecorder() if latency is None else latency
+        self.latency: CallRecorder = LatencyRecorder() if latency is None else latency
         self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
         self._channel = (
             grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -107,15 +110,16 @@ class SignalClient:
 
     def ask(self, request: signal_pb2.PredictRequest, deadline_s: float) -> signal_pb2.PredictResponse:
         """Send one request as it is; `predict` makes it from its parts."""
-        sent_ns = time.perf_counter_ns()
+        call = self.latency.begin()
         try:
             response = self._predict(request, timeout=deadline_s)
         except grpc.RpcError as error:
-            self.latency.record(time.perf_counter_ns() - sent_ns)
+            self.latency.end(call, number_of(error))
             raise error_of_call(error, request) from error
-        self.latency.record(
-            time.perf_counter_ns() - sent_ns, response.timing.total_ns if response.HasField("timing") else None
-        )
+        except BaseException:
+            self.latency.abandon(call)
+            raise
+        self.latency.end(call, 0, response.timing.total_ns if response.HasField("timing") else None)
         return response
 
     def predict_stream(
@@ -218,6 +222,7 @@ class OpenStream:
         self._outbox.put(None)
         self._call.cancel()
         self._watch.stop()
+        self.ledger.abandoned()
 
 
 class _AnswerWatch:
@@ -242,12 +247,13 @@ class _AnswerWatch:
         except StopIteration:
             raise ledger.ended_early() from None
         except grpc.RpcError as error:
-            ledger.ended()
             if self._expired:
+                ledger.ended(_DEADLINE_EXCEEDED)
                 raise DeadlineExceeded(
                     f"no answer on the stream within {self._deadline_s:g} s",
                     status_code=grpc.StatusCode.DEADLINE_EXCEEDED,
                 ) from error
+            ledger.ended(number_of(error))
             raise error_of_call(error) from error
         self._waiting_since = None
         return response

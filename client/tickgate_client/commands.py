@@ -19,12 +19,15 @@ from tickgate_client.client import SignalClient
 from tickgate_client.errors import TickgateError
 from tickgate_client.options import MAX_BATCH, MAX_IN_FLIGHT, Input
 from tickgate_client.readers import read_ticks
-from tickgate_client.replay import ReplayAnswer, answer_json, replay
+from tickgate_client.replay import ReplayAnswer, answer_json, load_shape, replay
 from tickgate_client.report import show_replay, show_response
 from tickgate_client.routing import RoutedSignalClient
+from tickgate_client.sla.export import SlaExport
+from tickgate_client.sla.monitor import SlaMonitor
 from tickgate_client.ticks import AGGRESSOR_SIDES
 
 _REFRESH_NS = 250_000_000
+_SLA_EVERY_S = 10.0
 
 _POSITIVE_MS = click.FloatRange(min=0, min_open=True)
 _PEM = click.Path(dir_okay=False, path_type=Path)
@@ -193,6 +196,11 @@ def predict(
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write one line of JSON an answer, without timing: equal replays are equal files.",
 )
+@click.option(
+    "--sla-log",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write latencies and failures for `tickgate sla report`, every 10 s and at the end.",
+)
 @click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]")
 def replay_ticks(
     *,
@@ -212,6 +220,7 @@ def replay_ticks(
     in_flight: int,
     limit: int | None,
     out: Path | None,
+    sla_log: Path | None,
     progress: bool | None,
 ) -> None:
     """Send recorded ticks through a server; count answers and latencies.
@@ -228,6 +237,11 @@ def replay_ticks(
         if out is not None:
             lines = stack.enter_context(out.open("w", encoding="utf-8", newline=""))
             observers.append(lambda answer: print(answer_json(answer), file=lines))
+        monitor = export = None
+        if sla_log is not None:
+            monitor = stack.enter_context(SlaMonitor())
+            shape = load_shape(stream=stream, batch=batch, in_flight=in_flight)
+            export = stack.enter_context(SlaExport(monitor, sla_log, every_s=_SLA_EVERY_S, load=shape))
         if sys.stderr.isatty() if progress is None else progress:
             observers.append(stack.enter_context(_progress(limit)))
 
@@ -248,8 +262,11 @@ def replay_ticks(
             connect_timeout_s=connect_timeout_s,
             channel_credentials=read_credentials(tls_ca, tls_certificate, tls_key),
             routed=routed,
+            latency=monitor,
             on_answer=on_answer if observers else None,
         )
+        if export is not None:
+            export.load = result.load_shape  # it knows the connections
     show_replay(Console(), result)
     if result.stream_error is not None:
         raise click.ClickException(f"the stream ended: {result.stream_error}")

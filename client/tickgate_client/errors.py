@@ -18,6 +18,8 @@
     ├── ContractBroken(expected, found)                  the server answered what the contract rules out
     ├── BadTickFile(path, line, column, found, expected)
     ├── UnknownTickReader(name, known)
+    ├── TradingHeld(objective, policy, causes)           the SLA is in breach: no new risk
+    ├── BadSlaFile(path, where, found, expected)
     └── ExtraMissing(feature, extra, cause)
 
 Those with a gRPC status live in `call_errors`: the command line must not import gRPC before a verb has set it up.
@@ -73,6 +75,41 @@ class UnknownTickReader(TickgateError, LookupError):
         super().__init__(f"no tick reader {name!r}; there are: {', '.join(known) or 'none'}")
         self.name = name
         self.known = tuple(known)
+
+
+class TradingHeld(TickgateError):
+    """The SLA monitor lets no order pass that adds risk.
+
+    Attributes:
+        objective: Name of the objective in breach; of several, one with the strictest policy.
+        policy: `HOLD` or `FLATTEN`.
+        causes: What is wrong now, as names of `sla.BreachCause`; empty while it only was not clean for long enough.
+    """
+
+    def __init__(self, objective: str, policy: str, causes: Sequence[str]) -> None:
+        why = ", ".join(causes) or "not clean for long enough yet"
+        super().__init__(f"{policy}: objective {objective!r} is in breach ({why}); no order that adds risk")
+        self.objective = objective
+        self.policy = policy
+        self.causes = tuple(causes)
+
+
+class BadSlaFile(TickgateError, ValueError):
+    """A file that is not what the SLA monitor exports.
+
+    Attributes:
+        path: The file.
+        where: The field at fault, or empty if the file as a whole is.
+        found: What stands there.
+        expected: What should.
+    """
+
+    def __init__(self, path: Path, where: str, *, found: str, expected: str) -> None:
+        super().__init__(f"{path}{f', {where}' if where else ''}: found {found}, expected {expected}")
+        self.path = path
+        self.where = where
+        self.found = found
+        self.expected = expected
 
 
 class ExtraMissing(TickgateError, ImportError):

@@ -21,7 +21,7 @@ from tickgate.v1 import market_pb2, signal_pb2
 from tickgate_client.call_errors import CallError, status_of
 from tickgate_client.client import SignalClient
 from tickgate_client.errors import ContractBroken
-from tickgate_client.latency import LatencySummary
+from tickgate_client.latency import CallRecorder, LatencySummary
 from tickgate_client.routing import RoutedSignalClient
 
 _OK = grpc.StatusCode.OK.name
@@ -92,6 +92,7 @@ def replay(
     connect_timeout_s: float = 5.0,
     channel_credentials: grpc.ChannelCredentials | None = None,
     routed: bool = False,
+    latency: CallRecorder | None = None,
     on_answer: Callable[[ReplayAnswer], None] | None = None,
 ) -> ReplayResult:
     """Send ticks in order, and count the answers.
@@ -111,6 +112,7 @@ def replay(
         connect_timeout_s: Longest wait for the connection, in seconds.
         channel_credentials: None: plain text.
         routed: Each tick to its symbol's worker, over a connection to each of the server's workers.
+        latency: As SignalClient: an `sla.SlaMonitor` judges the calls. None: a recorder of its own.
         on_answer: Called with each answer in order, between two sends: what it takes is not in the latencies while
             one message is in flight, and slows the replay.
 
@@ -122,7 +124,12 @@ def replay(
     stream_error: CallError | ContractBroken | None = None
     kind = RoutedSignalClient if routed else SignalClient
     with kind(
-        target, deadline_s=deadline_s, budget_us=budget_us, model=model, channel_credentials=channel_credentials
+        target,
+        deadline_s=deadline_s,
+        budget_us=budget_us,
+        model=model,
+        channel_credentials=channel_credentials,
+        latency=latency,
     ) as client:
         client.connect(connect_timeout_s)
         started_ns = time.perf_counter_ns()
@@ -134,7 +141,7 @@ def replay(
         else:
             _replay_unary(client, numbered, tally)
         elapsed_s = (time.perf_counter_ns() - started_ns) / 1e9
-        latency = client.latency.summary()
+        summary = client.latency.summary()
         connections = len(client.routes.targets) if isinstance(client, RoutedSignalClient) else 1
     return ReplayResult(
         load_shape=load_shape(stream=stream, batch=batch, in_flight=in_flight, connections=connections),
@@ -143,7 +150,7 @@ def replay(
         by_status=dict(tally.by_status),
         by_action=dict(tally.by_action),
         by_reason=dict(tally.by_reason),
-        latency=latency,
+        latency=summary,
         elapsed_s=elapsed_s,
         stream_error=stream_error,
     )

@@ -22,7 +22,7 @@ import grpc
 from tickgate.v1 import signal_pb2
 from tickgate_client.call_errors import CallError, ServerUnavailable, WrongWorker
 from tickgate_client.client import OpenStream, SignalClient
-from tickgate_client.latency import LatencyRecorder
+from tickgate_client.latency import CallRecorder, LatencyRecorder
 from tickgate_client.options import STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
 from tickgate_client.routes import (
     REFRESH_AFTER_LOSS_S,
@@ -62,7 +62,7 @@ class RoutedSignalClient:
         budget_us: As SignalClient.
         model: As SignalClient.
         channel_credentials: As SignalClient.
-        latency: A recorder to share with other clients; None: one for all workers.
+        latency: A recorder to share with other clients, or an `sla.SlaMonitor`; None: one recorder for all workers.
         resend_lost: Send a request once more after UNAVAILABLE. A tick with a sequence is applied once all the same.
     """
 
@@ -74,11 +74,11 @@ class RoutedSignalClient:
         budget_us: int = 0,
         model: str = "",
         channel_credentials: grpc.ChannelCredentials | None = None,
-        latency: LatencyRecorder | None = None,
+        latency: CallRecorder | None = None,
         resend_lost: bool = False,
     ) -> None:
         self.target = target
-        self.latency = LatencyRecorder() if latency is None else latency
+        self.latency: CallRecorder = LatencyRecorder() if latency is None else latency
         self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
         self._make = partial(
             SignalClient, deadline_s=deadline_s, channel_credentials=channel_credentials, latency=self.latency

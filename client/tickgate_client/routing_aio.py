@@ -21,7 +21,7 @@ import grpc
 from tickgate.v1 import signal_pb2
 from tickgate_client.aio import AsyncOpenStream, AsyncSignalClient, chunks
 from tickgate_client.call_errors import CallError, ServerUnavailable, WrongWorker
-from tickgate_client.latency import LatencyRecorder
+from tickgate_client.latency import CallRecorder, LatencyRecorder
 from tickgate_client.options import STREAM_DEADLINE_S, CallDefaults, Input, StreamShape
 from tickgate_client.routes import (
     REFRESH_AFTER_LOSS_S,
@@ -62,11 +62,11 @@ class AsyncRoutedSignalClient:
         budget_us: int = 0,
         model: str = "",
         channel_credentials: grpc.ChannelCredentials | None = None,
-        latency: LatencyRecorder | None = None,
+        latency: CallRecorder | None = None,
         resend_lost: bool = False,
     ) -> None:
         self.target = target
-        self.latency = LatencyRecorder() if latency is None else latency
+        self.latency: CallRecorder = LatencyRecorder() if latency is None else latency
         self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
         self._make = partial(
             AsyncSignalClient, deadline_s=deadline_s, channel_credentials=channel_credentials, latency=self.latency
