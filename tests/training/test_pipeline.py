@@ -69,8 +69,8 @@ def test_windows_tile_and_add_up_to_the_stitched_series(planted: RunResult) -> N
 
 def test_each_window_takes_what_earned_most_on_its_own_validation(planted: RunResult) -> None:
     assert sum(trial.chosen_windows for trial in planted.trials) == len(planted.windows)
-    kept = sorted((planted.folder / "folds").glob("*.npz"))
-    for window, path in zip(planted.windows, kept, strict=True):
+    files = sorted((planted.folder / "folds").glob("*.npz"))
+    for window, path in zip(planted.windows, files, strict=True):
         fold = folds.read_fold(path)
         earned = [tried.validation_net_return for tried in fold.tried]
         assert earned[window.configuration] == max(earned) == window.validation_net_return

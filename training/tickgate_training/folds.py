@@ -5,18 +5,16 @@ block is then scored once. The configuration that earned most on validation is t
 exported and held to it on every test row.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from tickgate_training import calibration, threshold
+from tickgate_training import calibration, kept, threshold
 from tickgate_training.calibration import Calibration
 from tickgate_training.config import TrainingConfig
 from tickgate_training.errors import OneClassOnly, TooFewRows
@@ -31,6 +29,20 @@ from tickgate_training.tuning import Configuration
 from tickgate_training.weights import WeightConfig, sample_weights
 
 _ALL_THE_SAME = WeightConfig(basis="equal")
+
+
+class FitRows(Protocol):
+    """What is fitted and chosen on: a window, or a combinatorial split."""
+
+    @property
+    def number(self) -> int:
+        """From 0."""
+
+    def train_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows to fit on, purged, ascending."""
+
+    def validation_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of one block to calibrate and choose on, purged, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,7 @@ class Folder:
         self._configurations = configurations
         self._trader = Trader(samples.books, samples.stamps_ns, config)
 
-    def fit(self, configuration: Configuration, window: Window) -> Fitted:
+    def fit(self, configuration: Configuration, window: FitRows) -> Fitted:
         """Fit on train, calibrate and choose the threshold on validation; the test block is not looked at.
 
         Raises:
@@ -144,8 +156,9 @@ class Folder:
         raw = model.raw_scores(samples.features[labelled]) if labelled.size else np.empty(0)
         calibrated = calibration.fit(config.calibration, raw, directions[labelled])
         unchosen = Fitted(configuration, model, calibrated, threshold.UNCHOSEN, train)
-        scored = unchosen.score(samples, validation)
-        start = int(validation[0])
+        start, stop = int(validation[0]), int(validation[-1]) + 1
+        scored = np.full(stop - start, np.nan)  # a row purged between two that are kept is not traded
+        scored[validation - start] = unchosen.score(samples, validation)
         # Marks end with the last validation row's interval, so no profit of the test block enters.
         until = int(ends[validation].max()) + 1
 
@@ -165,7 +178,7 @@ class Folder:
         ends = samples.labels.interval_end
         return sample_weights(train, ends, prices, config.weights, lag_trades=lag, symbols=several)
 
-    def best(self, window: Window) -> tuple[Fitted, list[Fitted]]:
+    def best(self, window: FitRows) -> tuple[Fitted, list[Fitted]]:
         """Fit every configuration; the one that earned most on validation, the first of equals, and all of them."""
         fits = [self.fit(configuration, window) for configuration in self._configurations]
         return max(fits, key=_earned), fits
@@ -249,18 +262,11 @@ _ARRAYS = ("probabilities", "positions", "curve", "importance", "psi")
 
 
 def write_fold(fold: Fold, path: Path) -> None:
-    """Keep a fold: written beside and renamed, so that one half written is none."""
-    numbers = {name: value for name, value in asdict(fold).items() if name not in _ARRAYS}
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        arrays: dict[str, Any] = {name: getattr(fold, name) for name in _ARRAYS}
-        np.savez(file, numbers=np.frombuffer(json.dumps(numbers).encode(), np.uint8), **arrays)
-    unfinished.rename(path)
+    """Keep a fold; see `kept.write`."""
+    kept.write(asdict(fold), _ARRAYS, path)
 
 
 def read_fold(path: Path) -> Fold:
-    """A fold as it was kept; raises `OSError`, `ValueError`, `KeyError` or `zipfile.BadZipFile` where it is none."""
-    with np.load(path, allow_pickle=False) as found:
-        numbers: Mapping[str, Any] = json.loads(found["numbers"].tobytes())
-        tried = tuple(Tried(**one) for one in numbers["tried"])
-        return Fold(**{**numbers, "tried": tried}, **{name: found[name] for name in _ARRAYS})
+    """A fold as it was kept; errors as `kept.read`, and `TypeError` where the values are not a fold's."""
+    found = kept.read(path)
+    return Fold(**{**found, "tried": tuple(Tried(**one) for one in found["tried"])})

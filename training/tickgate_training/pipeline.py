@@ -8,9 +8,10 @@ its manifest are the selected series': they speak of the procedure, on rows that
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import polars as pl
 from rich.console import Console
@@ -18,22 +19,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tickgate_server.models.verdict import PromotionVerdict
-from tickgate_training import judging, leak_check, parallel, run_folder
+from tickgate_training import judging, leak_check, parallel, paths, run_folder
 from tickgate_training.config import TrainingConfig
 from tickgate_training.folds import Fold, Folder
 from tickgate_training.learners import LearnerConfig
+from tickgate_training.paths import PathFold, PathFolder, splits_of
 from tickgate_training.publishing import Published, publish_model, walk_forward_metrics
-from tickgate_training.results import RunResult, Series
+from tickgate_training.results import Paths, RunResult, Series
 from tickgate_training.risk_data import settings_of, write_first
 from tickgate_training.run_folder import RunFolder
 from tickgate_training.samples import Samples, load_table, prepare
 from tickgate_training.splits import Window
+from tickgate_training.splits.combinatorial import ValidatedSplit
 from tickgate_training.stability import null_quantile
 from tickgate_training.trials import configurations
 from tickgate_training.tuning import Configuration
 from tickgate_training.walk import Walk, windows_of
 
 _PSI_LEVEL = 0.99
+_Task = TypeVar("_Task", Window, ValidatedSplit)
+_Fold = TypeVar("_Fold", Fold, PathFold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +86,16 @@ def run(
     samples = prepare(frame, config)
     leak_check.check(frame, config, samples)
     windows = windows_of(samples, config)
+    splits = [] if config.combinatorial is None else splits_of(samples, config.combinatorial)
     with run_folder.held(config.runs, config, samples.fingerprint) as folder:
         if options.fresh:
             folder.forget()
         tried = _configurations(samples, config, windows)
         folds = _folds(samples, config, tried, windows, folder, options, console)
         walk = Walk(samples, config, tried, folds)
-        return _judged(walk, samples, config, tried, options, frame, folder, started)
+        combined = _paths(samples, config, tried, splits, folder, options, console)
+        judged = _judged(walk, samples, config, tried, options, frame, folder, started)
+        return replace(judged, paths=combined, seconds=time.perf_counter() - started)
 
 
 def _configurations(samples: Samples, config: TrainingConfig, windows: Sequence[Window]) -> tuple[Configuration, ...]:
@@ -110,18 +118,53 @@ def _folds(
     console: Console | None,
 ) -> list[Fold]:
     """All folds in order: those that an earlier run finished, and the others, kept as they are done."""
-    found = {number: fold for number, fold in folder.finished().items() if number < len(windows)}
-    left = [window for window in windows if window.number not in found]
-    with _progress(console) as progress:
-        task = progress.add_task(f"{config.package.name}: windows", total=len(windows), completed=len(found))
+    work, title = Folder(samples, config, tried), f"{config.package.name}: windows"
+    return _all(windows, folder.finished(), work, folder.keep, options, _Bar(console, title))
+
+
+def _paths(
+    samples: Samples,
+    config: TrainingConfig,
+    tried: tuple[Configuration, ...],
+    splits: Sequence[ValidatedSplit],
+    folder: RunFolder,
+    options: Options,
+    console: Console | None,
+) -> Paths | None:
+    """Likewise combinatorial cross-validation, where there are splits."""
+    if not splits:
+        return None
+    work, title = PathFolder(samples, config, tried), f"{config.package.name}: combinatorial splits"
+    folds = _all(splits, folder.finished_paths(), work, folder.keep_path, options, _Bar(console, title))
+    return paths.measured(samples, config, tried, splits, folds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    console: Console | None
+    title: str
+
+
+def _all(
+    tasks: Sequence[_Task],
+    finished: Mapping[int, _Fold],
+    work: Callable[[_Task], _Fold],
+    keep: Callable[[_Fold], None],
+    options: Options,
+    bar: _Bar,
+) -> list[_Fold]:
+    found = {number: fold for number, fold in finished.items() if number < len(tasks)}
+    left = [task for task in tasks if task.number not in found]
+    with _progress(bar.console) as progress:
+        shown = progress.add_task(bar.title, total=len(tasks), completed=len(found))
         if left:
             with parallel.pool(options.backend, options.address, options.jobs) as pool:
-                for batch in pool.map(Folder(samples, config, tried), left):
+                for batch in pool.map(work, left):
                     for fold in batch:
-                        folder.keep(fold)
+                        keep(fold)
                         found[fold.number] = fold
-                    progress.advance(task, len(batch))
-    return [found[window.number] for window in windows]
+                    progress.advance(shown, len(batch))
+    return [found[task.number] for task in tasks]
 
 
 def _judged(

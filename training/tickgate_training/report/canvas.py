@@ -71,9 +71,9 @@ def png(made: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def time_axis(axes: Axes, start_ns: int, stop_ns: int) -> None:
+def time_axis(axes: Axes, of_what: str, start_ns: int, stop_ns: int) -> None:
     """Say what time the bottom axis shows, and from when to when in full: its ticks are as short as they can be."""
-    axes.set_xlabel(f"time of the decision (UTC), {span(start_ns, stop_ns)}")
+    axes.set_xlabel(f"time {of_what} (UTC), {span(start_ns, stop_ns)}")
 
 
 def say_instead(axes: Axes, why: str) -> None:
