@@ -233,7 +233,9 @@ def test_a_version_that_is_always_taken_ends_in_an_error(tmp_path: Path, monkeyp
 def test_a_graph_that_is_not_the_model_is_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = publishing.export
     monkeypatch.setattr(
-        publishing, "export", lambda model, found: right(model, Platt(found.slope, found.intercept + 1e-3))
+        publishing,
+        "export",
+        lambda model, found, primary: right(model, Platt(found.slope, found.intercept + 1e-3), primary),
     )
     with pytest.raises(ParityBroken):
         short_run(tmp_path)

@@ -20,6 +20,7 @@ from tickgate_training.config import TrainingConfig
 from tickgate_training.errors import OneClassOnly, TooFewRows
 from tickgate_training.export import check_parity, export
 from tickgate_training.learners import Model
+from tickgate_training.meta import Primary
 from tickgate_training.samples import Samples
 from tickgate_training.splits import Window
 from tickgate_training.stability import deciles_of, psi_of
@@ -55,6 +56,8 @@ class Fitted:
         calibration: Fitted on the purged validation rows that have a label.
         choice: The threshold, and how it came about.
         train_rows: Rows the model was fitted on, int64 [n].
+        described_rows: Rows that say what its inputs look like: those, or with a primary also the ones without a side.
+        primary: The rule that says the side, where the model says whether to act on it; else None.
     """
 
     configuration: Configuration
@@ -62,10 +65,13 @@ class Fitted:
     calibration: Calibration
     choice: ThresholdChoice
     train_rows: NDArray[np.int64]
+    described_rows: NDArray[np.int64]
+    primary: Primary | None = None
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated P(up): float32 [n, width], finite, to float64 [n]."""
-        return self.calibration.apply(self.model.raw_scores(features))
+        found = self.calibration.apply(self.model.raw_scores(features))
+        return found if self.primary is None else self.primary.probabilities(features, found)
 
     def score(self, samples: Samples, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Calibrated P(up) of rows, float64 [n]; NaN where the features are not ready."""
@@ -134,6 +140,7 @@ class Folder:
         self._config = config
         self._configurations = configurations
         self._trader = Trader(samples.books, samples.stamps_ns, config)
+        self._primary = None if config.meta is None else config.meta.rule(samples.feature_set.features)
 
     def fit(self, configuration: Configuration, window: FitRows) -> Fitted:
         """Fit on train, calibrate and choose the threshold on validation; the test block is not looked at.
@@ -145,9 +152,10 @@ class Folder:
         samples, config = self._samples, self._config
         ends = samples.labels.interval_end
         train = window.train_rows(ends)
+        seen = train[samples.ready[train]]
         train = train[samples.fit_rows[train]]
         weight = self._weights(train)
-        directions = samples.labels.direction
+        directions = samples.target.direction
         model = configuration.learner.fit(samples.features[train], directions[train], config.seed, weight)
         validation = window.validation_rows(ends)
         if validation.size < 2:
@@ -155,7 +163,8 @@ class Folder:
         labelled = validation[samples.fit_rows[validation]]
         raw = model.raw_scores(samples.features[labelled]) if labelled.size else np.empty(0)
         calibrated = calibration.fit(config.calibration, raw, directions[labelled])
-        unchosen = Fitted(configuration, model, calibrated, threshold.UNCHOSEN, train)
+        described = train if self._primary is None else seen
+        unchosen = Fitted(configuration, model, calibrated, threshold.UNCHOSEN, train, described, self._primary)
         start, stop = int(validation[0]), int(validation[-1]) + 1
         scored = np.full(stop - start, np.nan)  # a row purged between two that are kept is not traded
         scored[validation - start] = unchosen.score(samples, validation)
@@ -216,7 +225,7 @@ class Folder:
         ready = samples.features[rows[samples.ready[rows]]]
         difference = math.nan
         if len(ready):
-            graph = export(best.model, best.calibration)
+            graph = export(best.model, best.calibration, best.primary)
             difference = check_parity(graph, best.probabilities, ready, best.choice.threshold)
         return Fold(
             number=window.number,
@@ -230,7 +239,7 @@ class Folder:
             positions=np.array(positions),
             curve=np.array([best.choice.candidates, best.choice.candidate_net_returns]),
             importance=_shares(best.model.importance(), samples.feature_set.width),
-            psi=psi_of(deciles_of(samples.features[best.train_rows]), samples.features[best.train_rows], ready),
+            psi=psi_of(deciles_of(samples.features[best.described_rows]), samples.features[best.described_rows], ready),
         )
 
 

@@ -124,7 +124,7 @@ class PathFolder:
         ready = self._samples.features[tests[self._samples.ready[tests]]]
         if not len(ready):
             return math.nan, 0
-        graph = export(best.model, best.calibration)
+        graph = export(best.model, best.calibration, best.primary)
         return check_parity(graph, best.probabilities, ready, best.choice.threshold), len(ready)
 
 

@@ -8,22 +8,19 @@ its manifest are the selected series': they speak of the procedure, on rows that
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tickgate_server.models.verdict import PromotionVerdict
 from tickgate_training import judging, leak_check, parallel, paths, run_folder
 from tickgate_training.config import TrainingConfig
-from tickgate_training.folds import Fold, Folder
+from tickgate_training.folds import Folder
 from tickgate_training.learners import LearnerConfig
-from tickgate_training.paths import PathFold, PathFolder, splits_of
+from tickgate_training.paths import PathFolder, splits_of
 from tickgate_training.publishing import Published, publish_model, walk_forward_metrics
 from tickgate_training.results import Paths, RunResult, Series
 from tickgate_training.risk_data import settings_of, write_first
@@ -35,10 +32,9 @@ from tickgate_training.stability import null_quantile
 from tickgate_training.trials import configurations
 from tickgate_training.tuning import Configuration
 from tickgate_training.walk import Walk, windows_of
+from tickgate_training.work import Work
 
 _PSI_LEVEL = 0.99
-_Task = TypeVar("_Task", Window, ValidatedSplit)
-_Fold = TypeVar("_Fold", Fold, PathFold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +87,9 @@ def run(
         if options.fresh:
             folder.forget()
         tried = _configurations(samples, config, windows)
-        folds = _folds(samples, config, tried, windows, folder, options, console)
-        walk = Walk(samples, config, tried, folds)
-        combined = _paths(samples, config, tried, splits, folder, options, console)
+        with Work(lambda: parallel.pool(options.backend, options.address, options.jobs), console) as work:
+            walk = _walk(samples, config, tried, windows, folder, work)
+            combined = _paths(samples, config, tried, splits, folder, work)
         judged = _judged(walk, samples, config, tried, options, frame, folder, started)
         return replace(judged, paths=combined, seconds=time.perf_counter() - started)
 
@@ -108,18 +104,16 @@ def _configurations(samples: Samples, config: TrainingConfig, windows: Sequence[
     return configurations(config.learners, config.tuning, config.seed, score)
 
 
-def _folds(
+def _walk(
     samples: Samples,
     config: TrainingConfig,
     tried: tuple[Configuration, ...],
     windows: Sequence[Window],
     folder: RunFolder,
-    options: Options,
-    console: Console | None,
-) -> list[Fold]:
-    """All folds in order: those that an earlier run finished, and the others, kept as they are done."""
-    work, title = Folder(samples, config, tried), f"{config.package.name}: windows"
-    return _all(windows, folder.finished(), work, folder.keep, options, _Bar(console, title))
+    work: Work,
+) -> Walk:
+    title, fold = f"{config.package.name}: windows", Folder(samples, config, tried)
+    return Walk(samples, config, tried, work.done(title, windows, folder.finished(), fold, folder.keep))
 
 
 def _paths(
@@ -128,43 +122,14 @@ def _paths(
     tried: tuple[Configuration, ...],
     splits: Sequence[ValidatedSplit],
     folder: RunFolder,
-    options: Options,
-    console: Console | None,
+    work: Work,
 ) -> Paths | None:
-    """Likewise combinatorial cross-validation, where there are splits."""
+    """Of combinatorial cross-validation; None where there are no splits."""
     if not splits:
         return None
-    work, title = PathFolder(samples, config, tried), f"{config.package.name}: combinatorial splits"
-    folds = _all(splits, folder.finished_paths(), work, folder.keep_path, options, _Bar(console, title))
+    title, fold = f"{config.package.name}: combinatorial splits", PathFolder(samples, config, tried)
+    folds = work.done(title, splits, folder.finished_paths(), fold, folder.keep_path)
     return paths.measured(samples, config, tried, splits, folds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    console: Console | None
-    title: str
-
-
-def _all(
-    tasks: Sequence[_Task],
-    finished: Mapping[int, _Fold],
-    work: Callable[[_Task], _Fold],
-    keep: Callable[[_Fold], None],
-    options: Options,
-    bar: _Bar,
-) -> list[_Fold]:
-    found = {number: fold for number, fold in finished.items() if number < len(tasks)}
-    left = [task for task in tasks if task.number not in found]
-    with _progress(bar.console) as progress:
-        shown = progress.add_task(bar.title, total=len(tasks), completed=len(found))
-        if left:
-            with parallel.pool(options.backend, options.address, options.jobs) as pool:
-                for batch in pool.map(work, left):
-                    for fold in batch:
-                        keep(fold)
-                        found[fold.number] = fold
-                    progress.advance(shown, len(batch))
-    return [found[task.number] for task in tasks]
 
 
 def _judged(
@@ -194,7 +159,7 @@ def _judged(
         windows=windows,
         selected=selected,
         trials=trials,
-        baselines=judging.baselines(evidence),
+        baselines=judging.baselines(evidence, walk.primary_alone()),
         overfitting=judging.overfitting(selected, trials, evidence, config),
         diagnostics=walk.diagnostics(null_quantile(ready, max(test_rows, 1), _PSI_LEVEL, seed=config.seed)),
         verdict=verdict,
@@ -219,17 +184,3 @@ def _publish(
         fitted, _ = Folder(samples, config, tried).best(window)
         metrics = walk_forward_metrics(selected.gross, selected.net, selected.accuracy, selected.majority_accuracy)
         return publish_model(fitted, samples, config, metrics, len(tried), verdict)
-
-
-@contextmanager
-def _progress(console: Console | None) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
-        yield progress

@@ -155,7 +155,7 @@ class Baseline:
     """What something simple would have earned over the same rows with the same costs.
 
     Attributes:
-        name: `always long`, `last sign`, `random timing`.
+        name: `always long`, `last sign`, `random timing`; with meta-labels `primary alone`.
         net: Measured; of `random timing` the median draw by what it earned.
         p_value: Chance of earning at least what the model did by timing at random; NaN for the others.
     """

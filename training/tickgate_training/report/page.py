@@ -116,6 +116,7 @@ def facts(document: Document, published: Published | None) -> Sheet:
         "out of sample": f"{span(run['test_start_ns'], run['test_stop_ns'])}, {plural(run['periods'], 'period')}",
         "windows": count(run["windows"]),
         "trials": f"{count(run['trials'])} ({', '.join(_kinds(document))})",
+        **_primary(configuration.get("meta")),
         "features": f"{len(names)}: {', '.join(names)}",
         "package": "not published" if published is None else _package(published),
     }
@@ -126,6 +127,13 @@ def facts(document: Document, published: Published | None) -> Sheet:
 def _described(section: Mapping[str, Any]) -> str:
     rest = ", ".join(f"{name} {value}" for name, value in section.items() if name != "kind" and value is not None)
     return f"{section['kind']}: {rest}" if rest else str(section["kind"])
+
+
+def _primary(meta: Mapping[str, Any] | None) -> dict[str, str]:
+    if meta is None:
+        return {}
+    band = f", no side where it is at most {meta['dead_band']:g}" if meta["dead_band"] else ""
+    return {"primary": f"side {meta['direction']} the sign of {meta['feature']}{band}; learned is whether to act on it"}
 
 
 def _package(published: Published) -> str:
