@@ -98,7 +98,7 @@ def paths(found: Paths, of_what: str, walk_sharpe: float) -> Figure:
         left.axhline(0.0, color=GREY, linewidth=0.8)
         left.yaxis.set_major_formatter(PercentFormatter(1.0))
         left.set_ylabel("net profit, summed\n(% of capital)")
-        left.set_xlabel(f"time {of_what} (UTC)")
+        canvas.time_axis(left, of_what, int(found.stamps_ns[0]), int(found.stamps_ns[-1]), narrow=True)
     sharpes = np.sort(np.array([metrics.sharpe for metrics in found.selected]))
     sharpes = sharpes[np.isfinite(sharpes)]
     if sharpes.size == 0:
