@@ -3,20 +3,30 @@
 import os
 import platform
 import tempfile
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import features, forest, gate, ghz, halt, models, rpc, sla, stages
+from bench import features, forest, gate, ghz, halt, models, parity, rpc, sla, stages
 from rich.console import Console
+from rich.table import Table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla")
+LONG_PARTS = ("parity",)
 
 
 @click.command()
-@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only these; all if not given.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(PARTS + LONG_PARTS),
+    multiple=True,
+    help="Only these; all but parity if not given.",
+)
 @click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Pairs of server and floor.")
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each run.")
 @click.option("--shapes", type=click.IntRange(1, len(rpc.SHAPES)), default=len(rpc.SHAPES), help="Only the first.")
@@ -33,22 +43,20 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
     with tempfile.TemporaryDirectory(prefix="tickgate-bench-models-") as folder:
         repository = Path(folder)
         models.publish(repository)
+        tables: dict[str, Callable[[], Iterable[Table]]] = {
+            "stages": lambda: [stages.stages(repository)],
+            "features": lambda: [features.features()],
+            "gate": lambda: gate.gate(repository),
+            "halt": lambda: [halt.halt(repository)],
+            "forest": lambda: [forest.forest_table(largest=gbt_c)],
+            "ghz": lambda: [ghz.ghz(repository)],
+            "sla": lambda: sla.sla(repository),
+            "parity": lambda: [parity.parity()],
+        }
+        compared = partial(rpc.compare, repository, shapes=rpc.SHAPES[:shapes], pairs=pairs, seconds=seconds)
         for part in parts or PARTS:
-            if part == "stages":
-                console.print(stages.stages(repository))
-            elif part == "features":
-                console.print(features.features())
-            elif part in ("gate", "sla"):
-                for table in {"gate": gate.gate, "sla": sla.sla}[part](repository):
-                    console.print(table)
-            elif part == "halt":
-                console.print(halt.halt(repository))
-            elif part == "forest":
-                console.print(forest.forest_table(largest=gbt_c))
-            elif part == "ghz":
-                console.print(ghz.ghz(repository))
-            else:
-                console.print(rpc.compare(repository, part, rpc.SHAPES[:shapes], pairs, seconds))
+            for table in tables[part]() if part in tables else [compared(part)]:
+                console.print(table)
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
             file.write(f"\n```\n{console.export_text()}```\n")

@@ -69,8 +69,8 @@ def test_windows_tile_and_add_up_to_the_stitched_series(planted: RunResult) -> N
 
 def test_each_window_takes_what_earned_most_on_its_own_validation(planted: RunResult) -> None:
     assert sum(trial.chosen_windows for trial in planted.trials) == len(planted.windows)
-    kept = sorted((planted.folder / "folds").glob("*.npz"))
-    for window, path in zip(planted.windows, kept, strict=True):
+    files = sorted((planted.folder / "folds").glob("*.npz"))
+    for window, path in zip(planted.windows, files, strict=True):
         fold = folds.read_fold(path)
         earned = [tried.validation_net_return for tried in fold.tried]
         assert earned[window.configuration] == max(earned) == window.validation_net_return
@@ -233,7 +233,9 @@ def test_a_version_that_is_always_taken_ends_in_an_error(tmp_path: Path, monkeyp
 def test_a_graph_that_is_not_the_model_is_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = publishing.export
     monkeypatch.setattr(
-        publishing, "export", lambda model, found: right(model, Platt(found.slope, found.intercept + 1e-3))
+        publishing,
+        "export",
+        lambda model, found, primary: right(model, Platt(found.slope, found.intercept + 1e-3), primary),
     )
     with pytest.raises(ParityBroken):
         short_run(tmp_path)

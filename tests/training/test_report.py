@@ -24,6 +24,7 @@ from tickgate_training import report
 from tickgate_training.backtest import Backtest
 from tickgate_training.leaks import Suspicion, SuspicionReason
 from tickgate_training.metrics import Metrics, measure
+from tickgate_training.portfolio import combine
 from tickgate_training.report import canvas, page, plots, sheets, wording
 from tickgate_training.report.conventions import conventions
 from tickgate_training.report.diagnostics import Reliability, plateau, reliability
@@ -187,6 +188,17 @@ def test_the_users_matplotlib_settings_change_nothing_and_are_left_alone(plain: 
         assert plots.draw(found, plain.selected) == expected
         assert mpl.rcParams["lines.linewidth"] == 9.0
         assert mpl.rcParams["text.parse_math"] is True
+
+
+def test_the_axis_says_whether_the_times_are_of_decisions_or_of_returns_of_several_symbols(plain: RunResult) -> None:
+    label = plots.equity(plain.selected).axes[1].get_xlabel()
+    assert label.startswith("time of the decision (UTC), 1999-03-22 to ")
+    result = plain.selected.result
+    assert isinstance(result, Backtest)
+    stamps_ns = np.arange(result.start + result.positions.size + 2) * 86_400_000_000_000
+    together = combine({"A": (stamps_ns, result), "B": (stamps_ns, result)})
+    several = dataclasses.replace(plain.selected, result=together, stamps_ns=together.stamps_ns)
+    assert plots.equity(several).axes[1].get_xlabel().startswith("time when each return was complete (UTC), ")
 
 
 def test_returns_are_written_as_they_are(written: tuple[RunResult, report.Files, str]) -> None:

@@ -18,6 +18,8 @@ from tickgate_training.errors import ConfigInvalid
 from tickgate_training.labels.config import FixedHorizonConfig, LabelConfig
 from tickgate_training.leaks import LeakConfig
 from tickgate_training.learners import LearnerConfig
+from tickgate_training.meta import MetaConfig
+from tickgate_training.splits.combinatorial import CombinatorialConfig
 from tickgate_training.splits.config import RowWindowsConfig, WalkForwardConfig
 from tickgate_training.strict import Strict
 from tickgate_training.tuning import TuningConfig
@@ -64,7 +66,9 @@ class TrainingConfig(Strict):
     """One run: where the data come from, how they are labelled, split, fitted, traded and published.
 
     `periods_per_year` annualises the Sharpe ratio: 252 for daily bars; 1 leaves it a row's. `calendar` says which rows
-    are one session: `24/7`, or a calendar of `exchange_calendars`. `runs`: where runs keep their folders.
+    are one session: `24/7`, or a calendar of `exchange_calendars`. `combinatorial`: cross-validation beside the walk.
+    `meta`: a rule that says the side, so that what is learned is whether to act on it.
+    `runs`: where runs keep their folders.
     """
 
     data: DataConfig
@@ -72,8 +76,10 @@ class TrainingConfig(Strict):
     learners: tuple[LearnerConfig, ...] = Field(min_length=1)
     features: FeatureConfig = FeatureConfig()
     label: LabelConfig = FixedHorizonConfig()
+    meta: MetaConfig | None = None
     weights: WeightConfig = WeightConfig(basis="equal")
     walk_forward: WalkForwardConfig = RowWindowsConfig()
+    combinatorial: CombinatorialConfig | None = None
     calendar: str = "24/7"
     calibration: CalibrationKind = "platt"
     tuning: TuningConfig = TuningConfig()

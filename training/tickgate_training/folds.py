@@ -5,23 +5,22 @@ block is then scored once. The configuration that earned most on validation is t
 exported and held to it on every test row.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from tickgate_training import calibration, threshold
+from tickgate_training import calibration, kept, threshold
 from tickgate_training.calibration import Calibration
 from tickgate_training.config import TrainingConfig
 from tickgate_training.errors import OneClassOnly, TooFewRows
 from tickgate_training.export import check_parity, export
 from tickgate_training.learners import Model
+from tickgate_training.meta import Primary
 from tickgate_training.samples import Samples
 from tickgate_training.splits import Window
 from tickgate_training.stability import deciles_of, psi_of
@@ -31,6 +30,20 @@ from tickgate_training.tuning import Configuration
 from tickgate_training.weights import WeightConfig, sample_weights
 
 _ALL_THE_SAME = WeightConfig(basis="equal")
+
+
+class FitRows(Protocol):
+    """What is fitted and chosen on: a window, or a combinatorial split."""
+
+    @property
+    def number(self) -> int:
+        """From 0."""
+
+    def train_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows to fit on, purged, ascending."""
+
+    def validation_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of one block to calibrate and choose on, purged, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,8 @@ class Fitted:
         calibration: Fitted on the purged validation rows that have a label.
         choice: The threshold, and how it came about.
         train_rows: Rows the model was fitted on, int64 [n].
+        described_rows: Rows that say what its inputs look like: those, or with a primary also the ones without a side.
+        primary: The rule that says the side, where the model says whether to act on it; else None.
     """
 
     configuration: Configuration
@@ -50,10 +65,13 @@ class Fitted:
     calibration: Calibration
     choice: ThresholdChoice
     train_rows: NDArray[np.int64]
+    described_rows: NDArray[np.int64]
+    primary: Primary | None = None
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated P(up): float32 [n, width], finite, to float64 [n]."""
-        return self.calibration.apply(self.model.raw_scores(features))
+        found = self.calibration.apply(self.model.raw_scores(features))
+        return found if self.primary is None else self.primary.probabilities(features, found)
 
     def score(self, samples: Samples, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Calibrated P(up) of rows, float64 [n]; NaN where the features are not ready."""
@@ -122,8 +140,9 @@ class Folder:
         self._config = config
         self._configurations = configurations
         self._trader = Trader(samples.books, samples.stamps_ns, config)
+        self._primary = None if config.meta is None else config.meta.rule(samples.feature_set.features)
 
-    def fit(self, configuration: Configuration, window: Window) -> Fitted:
+    def fit(self, configuration: Configuration, window: FitRows) -> Fitted:
         """Fit on train, calibrate and choose the threshold on validation; the test block is not looked at.
 
         Raises:
@@ -133,9 +152,10 @@ class Folder:
         samples, config = self._samples, self._config
         ends = samples.labels.interval_end
         train = window.train_rows(ends)
+        seen = train[samples.ready[train]]
         train = train[samples.fit_rows[train]]
         weight = self._weights(train)
-        directions = samples.labels.direction
+        directions = samples.target.direction
         model = configuration.learner.fit(samples.features[train], directions[train], config.seed, weight)
         validation = window.validation_rows(ends)
         if validation.size < 2:
@@ -143,9 +163,11 @@ class Folder:
         labelled = validation[samples.fit_rows[validation]]
         raw = model.raw_scores(samples.features[labelled]) if labelled.size else np.empty(0)
         calibrated = calibration.fit(config.calibration, raw, directions[labelled])
-        unchosen = Fitted(configuration, model, calibrated, threshold.UNCHOSEN, train)
-        scored = unchosen.score(samples, validation)
-        start = int(validation[0])
+        described = train if self._primary is None else seen
+        unchosen = Fitted(configuration, model, calibrated, threshold.UNCHOSEN, train, described, self._primary)
+        start, stop = int(validation[0]), int(validation[-1]) + 1
+        scored = np.full(stop - start, np.nan)  # a row purged between two that are kept is not traded
+        scored[validation - start] = unchosen.score(samples, validation)
         # Marks end with the last validation row's interval, so no profit of the test block enters.
         until = int(ends[validation].max()) + 1
 
@@ -165,7 +187,7 @@ class Folder:
         ends = samples.labels.interval_end
         return sample_weights(train, ends, prices, config.weights, lag_trades=lag, symbols=several)
 
-    def best(self, window: Window) -> tuple[Fitted, list[Fitted]]:
+    def best(self, window: FitRows) -> tuple[Fitted, list[Fitted]]:
         """Fit every configuration; the one that earned most on validation, the first of equals, and all of them."""
         fits = [self.fit(configuration, window) for configuration in self._configurations]
         return max(fits, key=_earned), fits
@@ -203,7 +225,7 @@ class Folder:
         ready = samples.features[rows[samples.ready[rows]]]
         difference = math.nan
         if len(ready):
-            graph = export(best.model, best.calibration)
+            graph = export(best.model, best.calibration, best.primary)
             difference = check_parity(graph, best.probabilities, ready, best.choice.threshold)
         return Fold(
             number=window.number,
@@ -217,7 +239,7 @@ class Folder:
             positions=np.array(positions),
             curve=np.array([best.choice.candidates, best.choice.candidate_net_returns]),
             importance=_shares(best.model.importance(), samples.feature_set.width),
-            psi=psi_of(deciles_of(samples.features[best.train_rows]), samples.features[best.train_rows], ready),
+            psi=psi_of(deciles_of(samples.features[best.described_rows]), samples.features[best.described_rows], ready),
         )
 
 
@@ -249,18 +271,11 @@ _ARRAYS = ("probabilities", "positions", "curve", "importance", "psi")
 
 
 def write_fold(fold: Fold, path: Path) -> None:
-    """Keep a fold: written beside and renamed, so that one half written is none."""
-    numbers = {name: value for name, value in asdict(fold).items() if name not in _ARRAYS}
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        arrays: dict[str, Any] = {name: getattr(fold, name) for name in _ARRAYS}
-        np.savez(file, numbers=np.frombuffer(json.dumps(numbers).encode(), np.uint8), **arrays)
-    unfinished.rename(path)
+    """Keep a fold; see `kept.write`."""
+    kept.write(asdict(fold), _ARRAYS, path)
 
 
 def read_fold(path: Path) -> Fold:
-    """A fold as it was kept; raises `OSError`, `ValueError`, `KeyError` or `zipfile.BadZipFile` where it is none."""
-    with np.load(path, allow_pickle=False) as found:
-        numbers: Mapping[str, Any] = json.loads(found["numbers"].tobytes())
-        tried = tuple(Tried(**one) for one in numbers["tried"])
-        return Fold(**{**numbers, "tried": tried}, **{name: found[name] for name in _ARRAYS})
+    """A fold as it was kept; errors as `kept.read`, and `TypeError` where the values are not a fold's."""
+    found = kept.read(path)
+    return Fold(**{**found, "tried": tuple(Tried(**one) for one in found["tried"])})

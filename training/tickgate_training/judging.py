@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tickgate_server.models.verdict import PromotionVerdict
 from tickgate_training.config import TrainingConfig
 from tickgate_training.errors import TooFewRows
+from tickgate_training.metrics import Metrics
 from tickgate_training.overfitting.pbo import backtest_overfitting
 from tickgate_training.overfitting.sharpe import (
     minimum_track_record_2025,
@@ -41,16 +42,18 @@ def verdict(found: Evidence, config: TrainingConfig) -> PromotionVerdict:
     return promotion_verdict(found, config.promotion)
 
 
-def baselines(found: Evidence) -> tuple[Baseline, ...]:
-    """The simple strategies, as the report shows them."""
+def baselines(found: Evidence, primary_alone: Metrics | None = None) -> tuple[Baseline, ...]:
+    """The simple strategies, as the report shows them; with meta-labels the primary without its secondary as well."""
+    alone = () if primary_alone is None else (Baseline("primary alone", primary_alone, math.nan),)
     if found.baselines is None:
-        return ()
+        return alone
     together = found.baselines
     draws = sorted(together.random.draws, key=lambda metrics: metrics.total_return_summed)
     return (
         Baseline("always long", together.always_long, math.nan),
         Baseline("last sign", together.last_sign, math.nan),
         Baseline("random timing", draws[len(draws) // 2], together.random.p_value),
+        *alone,
     )
 
 

@@ -12,7 +12,7 @@ from tickgate_training.config import TrainingConfig
 from tickgate_training.data.table import values
 from tickgate_training.labels import Labels
 from tickgate_training.leaks import check_features, check_labels
-from tickgate_training.samples import FEATURE_COLUMNS, Samples, compute_features, label_prices
+from tickgate_training.samples import FEATURE_COLUMNS, Samples, compute_features, label_prices, sides_of
 
 ROWS_MAXIMUM = 50_000
 """Rows of each symbol that are looked at, the newest: what leaks on every row leaks on these."""
@@ -42,7 +42,11 @@ def check(frame: pl.DataFrame, config: TrainingConfig, samples: Samples) -> None
 
         def labels(found: Mapping[str, NDArray[Any]]) -> Labels:
             return config.label.apply(
-                found["price"], found["volatility"], found["exchange_ts_ns"], schema.session_gap_ns
+                found["price"],
+                found["volatility"],
+                found["exchange_ts_ns"],
+                schema.session_gap_ns,
+                np.sign(found["side"]).astype(np.int8) if "side" in found else None,
             )
 
         given = {
@@ -50,6 +54,9 @@ def check(frame: pl.DataFrame, config: TrainingConfig, samples: Samples) -> None
             "price": label_prices(own, config),
             "volatility": volatility.batch(columns["price"]),
         }
+        sides = sides_of(compute_features(columns, schema), config, schema)
+        if sides is not None:
+            given["side"] = sides.astype(np.float64)
         check_labels(
             labels, given, forward=("price",), what=f"labels of {name}", cuts=config.leaks.cuts, seed=config.seed
         )

@@ -8,30 +8,31 @@ its manifest are the selected series': they speak of the procedure, on rows that
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tickgate_server.models.verdict import PromotionVerdict
-from tickgate_training import judging, leak_check, parallel, run_folder
+from tickgate_training import judging, leak_check, parallel, paths, run_folder
 from tickgate_training.config import TrainingConfig
-from tickgate_training.folds import Fold, Folder
+from tickgate_training.folds import Folder
 from tickgate_training.learners import LearnerConfig
+from tickgate_training.paths import PathFolder, splits_of
 from tickgate_training.publishing import Published, publish_model, walk_forward_metrics
-from tickgate_training.results import RunResult, Series
+from tickgate_training.results import Paths, RunResult, Series
 from tickgate_training.risk_data import settings_of, write_first
 from tickgate_training.run_folder import RunFolder
 from tickgate_training.samples import Samples, load_table, prepare
 from tickgate_training.splits import Window
+from tickgate_training.splits.combinatorial import ValidatedSplit
 from tickgate_training.stability import null_quantile
 from tickgate_training.trials import configurations
 from tickgate_training.tuning import Configuration
 from tickgate_training.walk import Walk, windows_of
+from tickgate_training.work import Work
 
 _PSI_LEVEL = 0.99
 
@@ -81,13 +82,16 @@ def run(
     samples = prepare(frame, config)
     leak_check.check(frame, config, samples)
     windows = windows_of(samples, config)
+    splits = [] if config.combinatorial is None else splits_of(samples, config.combinatorial)
     with run_folder.held(config.runs, config, samples.fingerprint) as folder:
         if options.fresh:
             folder.forget()
         tried = _configurations(samples, config, windows)
-        folds = _folds(samples, config, tried, windows, folder, options, console)
-        walk = Walk(samples, config, tried, folds)
-        return _judged(walk, samples, config, tried, options, frame, folder, started)
+        with Work(lambda: parallel.pool(options.backend, options.address, options.jobs), console) as work:
+            walk = _walk(samples, config, tried, windows, folder, work)
+            combined = _paths(samples, config, tried, splits, folder, work)
+        judged = _judged(walk, samples, config, tried, options, frame, folder, started)
+        return replace(judged, paths=combined, seconds=time.perf_counter() - started)
 
 
 def _configurations(samples: Samples, config: TrainingConfig, windows: Sequence[Window]) -> tuple[Configuration, ...]:
@@ -100,28 +104,32 @@ def _configurations(samples: Samples, config: TrainingConfig, windows: Sequence[
     return configurations(config.learners, config.tuning, config.seed, score)
 
 
-def _folds(
+def _walk(
     samples: Samples,
     config: TrainingConfig,
     tried: tuple[Configuration, ...],
     windows: Sequence[Window],
     folder: RunFolder,
-    options: Options,
-    console: Console | None,
-) -> list[Fold]:
-    """All folds in order: those that an earlier run finished, and the others, kept as they are done."""
-    found = {number: fold for number, fold in folder.finished().items() if number < len(windows)}
-    left = [window for window in windows if window.number not in found]
-    with _progress(console) as progress:
-        task = progress.add_task(f"{config.package.name}: windows", total=len(windows), completed=len(found))
-        if left:
-            with parallel.pool(options.backend, options.address, options.jobs) as pool:
-                for batch in pool.map(Folder(samples, config, tried), left):
-                    for fold in batch:
-                        folder.keep(fold)
-                        found[fold.number] = fold
-                    progress.advance(task, len(batch))
-    return [found[window.number] for window in windows]
+    work: Work,
+) -> Walk:
+    title, fold = f"{config.package.name}: windows", Folder(samples, config, tried)
+    return Walk(samples, config, tried, work.done(title, windows, folder.finished(), fold, folder.keep))
+
+
+def _paths(
+    samples: Samples,
+    config: TrainingConfig,
+    tried: tuple[Configuration, ...],
+    splits: Sequence[ValidatedSplit],
+    folder: RunFolder,
+    work: Work,
+) -> Paths | None:
+    """Of combinatorial cross-validation; None where there are no splits."""
+    if not splits:
+        return None
+    title, fold = f"{config.package.name}: combinatorial splits", PathFolder(samples, config, tried)
+    folds = work.done(title, splits, folder.finished_paths(), fold, folder.keep_path)
+    return paths.measured(samples, config, tried, splits, folds)
 
 
 def _judged(
@@ -151,7 +159,7 @@ def _judged(
         windows=windows,
         selected=selected,
         trials=trials,
-        baselines=judging.baselines(evidence),
+        baselines=judging.baselines(evidence, walk.primary_alone()),
         overfitting=judging.overfitting(selected, trials, evidence, config),
         diagnostics=walk.diagnostics(null_quantile(ready, max(test_rows, 1), _PSI_LEVEL, seed=config.seed)),
         verdict=verdict,
@@ -176,17 +184,3 @@ def _publish(
         fitted, _ = Folder(samples, config, tried).best(window)
         metrics = walk_forward_metrics(selected.gross, selected.net, selected.accuracy, selected.majority_accuracy)
         return publish_model(fitted, samples, config, metrics, len(tried), verdict)
-
-
-@contextmanager
-def _progress(console: Console | None) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
-        yield progress

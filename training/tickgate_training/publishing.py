@@ -90,7 +90,7 @@ def publish_model(
     ready = samples.features[samples.ready]
     if len(ready) < GOLDEN_VECTORS_MINIMUM:
         raise TooFewRows("golden vectors", len(ready), GOLDEN_VECTORS_MINIMUM)
-    graph = export(fitted.model, fitted.calibration)
+    graph = export(fitted.model, fitted.calibration, fitted.primary)
     difference = check_parity(graph, fitted.probabilities, ready, fitted.choice.threshold)
     package = config.package
     for _ in range(_ATTEMPTS):
@@ -127,7 +127,7 @@ def _manifest(
         ),
         output=Output(horizon_trades=config.label.horizon_trades),
         decision_threshold=fitted.choice.threshold,
-        feature_statistics=feature_statistics(schema.features, samples.features[fitted.train_rows]),
+        feature_statistics=feature_statistics(schema.features, samples.features[fitted.described_rows]),
         validation=Validation(
             trials=trials, metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()}
         ),

@@ -155,7 +155,7 @@ class Baseline:
     """What something simple would have earned over the same rows with the same costs.
 
     Attributes:
-        name: `always long`, `last sign`, `random timing`.
+        name: `always long`, `last sign`, `random timing`; with meta-labels `primary alone`.
         net: Measured; of `random timing` the median draw by what it earned.
         p_value: Chance of earning at least what the model did by timing at random; NaN for the others.
     """
@@ -190,6 +190,47 @@ class Overfitting:
 
 
 @dataclass(frozen=True, slots=True)
+class PathTrial:
+    """One configuration down every path of combinatorial purged cross-validation.
+
+    Attributes:
+        configuration: Its number.
+        net: Measured net of costs, one a path.
+        chosen_splits: Splits in which it earned most on the validated group.
+    """
+
+    configuration: int
+    net: tuple[Metrics, ...]
+    chosen_splits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """What combinatorial purged cross-validation gave; see `tickgate_training.paths`.
+
+    Attributes:
+        splits: How many there are.
+        fewest_train_rows: Rows fitted on in the split that has the fewest, after purging and embargo.
+        stamps_ns: Venue time of each period, int64 [T], as of a `Series`.
+        net_returns: Of the selected configurations, float64 [paths, T]; each path has every row once.
+        selected: These measured, one a path.
+        trials: One a configuration.
+        parity_difference: Largest difference of an exported graph from its source over the ready test rows of all
+            splits; NaN where there is none.
+        parity_rows: How many those were.
+    """
+
+    splits: int
+    fewest_train_rows: int
+    stamps_ns: NDArray[np.int64]
+    net_returns: NDArray[np.float64]
+    selected: tuple[Metrics, ...]
+    trials: tuple[PathTrial, ...]
+    parity_difference: float
+    parity_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run gave.
 
@@ -211,6 +252,7 @@ class RunResult:
         risk: What became of the repository's risk data; None likewise.
         folder: The run's own: finished folds, report, figures.
         seconds: Wall-clock time of the whole run.
+        paths: Of combinatorial purged cross-validation; None where it is not configured.
     """
 
     config: TrainingConfig
@@ -230,3 +272,4 @@ class RunResult:
     risk: Written | None
     folder: Path
     seconds: float
+    paths: Paths | None = None

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -21,10 +22,12 @@ from tickgate_server.kernels import CACHE_FOLDER
 from tickgate_training.config import TrainingConfig
 from tickgate_training.errors import RunInUse
 from tickgate_training.folds import Fold, read_fold, write_fold
+from tickgate_training.paths import PathFold, read_path_fold, write_path_fold
 
 _PACKAGE = Path(__file__).resolve().parent
 _LIBRARIES = ("tickgate", "lightgbm", "numba", "numpy", "optuna", "scikit-learn")
 _LOG = structlog.get_logger()
+_Kept = TypeVar("_Kept", Fold, PathFold)
 
 
 def key_of(config: TrainingConfig, fingerprint: str) -> str:
@@ -45,27 +48,42 @@ class RunFolder:
         self.path = path
         self._folds = path / "folds"
         self._folds.mkdir(exist_ok=True)
+        self._paths = path / "path_folds"
+        self._paths.mkdir(exist_ok=True)
 
     def finished(self) -> dict[int, Fold]:
         """Folds of earlier runs by the number of their window; one that cannot be read is passed over, and said."""
-        found = {}
-        for path in sorted(self._folds.glob("*.npz")):
-            try:
-                fold = read_fold(path)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                _LOG.warning("fold not readable, will be run again", file=str(path), why=str(error))
-                continue
-            found[fold.number] = fold
-        return found
+        return _readable(self._folds, read_fold)
+
+    def finished_paths(self) -> dict[int, PathFold]:
+        """Likewise those of combinatorial splits, by the number of their split."""
+        return _readable(self._paths, read_path_fold)
 
     def keep(self, fold: Fold) -> None:
         """Keep a finished fold."""
         write_fold(fold, self._folds / f"{fold.number:06d}.npz")
 
+    def keep_path(self, fold: PathFold) -> None:
+        """Likewise one of a combinatorial split."""
+        write_path_fold(fold, self._paths / f"{fold.number:06d}.npz")
+
     def forget(self) -> None:
         """Remove all finished folds."""
-        for path in self._folds.glob("*.npz"):
-            path.unlink()
+        for folder in (self._folds, self._paths):
+            for path in folder.glob("*.npz"):
+                path.unlink()
+
+
+def _readable(folder: Path, read: Callable[[Path], _Kept]) -> dict[int, _Kept]:
+    found = {}
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            fold = read(path)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            _LOG.warning("fold not readable, will be run again", file=str(path), why=str(error))
+            continue
+        found[fold.number] = fold
+    return found
 
 
 @contextmanager

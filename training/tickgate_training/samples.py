@@ -16,7 +16,7 @@ from tickgate_training.config import TrainingConfig
 from tickgate_training.data import loading, table
 from tickgate_training.data.sessions import session_numbers
 from tickgate_training.errors import ColumnInvalid, FeatureUndefined
-from tickgate_training.labels import Labels, panel_labels
+from tickgate_training.labels import Labels, meta_labels, panel_labels
 from tickgate_training.trading import Book
 
 FEATURE_COLUMNS = ("exchange_ts_ns", "price", "size", *table.QUOTE_COLUMNS)
@@ -38,7 +38,8 @@ class Samples:
         feature_set: What the columns of `features` are.
         features: float32 [n, width]; NaN in rows that are not ready.
         ready: bool [n].
-        labels: See `labels.Labels`; `interval_end` in rows of this table.
+        labels: Of the move, see `labels.Labels`; `interval_end` in rows of this table.
+        target: What a model is fitted to foresee: the labels, or the meta-labels of the primary's sides.
         books: Each symbol's market and rows.
         fingerprint: Of the canonical table.
     """
@@ -51,6 +52,7 @@ class Samples:
     features: NDArray[np.float32]
     ready: NDArray[np.bool_]
     labels: Labels
+    target: Labels
     books: tuple[Book, ...]
     fingerprint: str
 
@@ -61,8 +63,8 @@ class Samples:
 
     @property
     def fit_rows(self) -> NDArray[np.bool_]:
-        """Rows with features and a label, bool [n]."""
-        return self.ready & self.labels.labelled
+        """Rows with features and a label to fit on, bool [n]."""
+        return self.ready & self.target.labelled
 
 
 def load_table(config: TrainingConfig) -> pl.DataFrame:
@@ -77,6 +79,7 @@ def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
         ColumnInvalid, RowInvalid, TooFewRows: The frame is no canonical table.
         ColumnInvalid: The feature set needs quotes, and a symbol has none.
         FeatureUndefined: A feature is finite in no row of a symbol.
+        ConfigInvalid: The primary's feature is not in the feature set.
     """
     frame = table.check(frame)
     names = tuple(frame["symbol"].unique().sort().to_list())
@@ -93,6 +96,8 @@ def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
         own = frame[rows]
         features[rows] = _features(own, name, schema)
         books.append(Book(name, rows, _market(own, config)))
+    sides = sides_of(features, config, schema)
+    labels = _labels(frame, symbol, books, config, schema.session_gap_ns, sides)
     return Samples(
         symbols=names,
         symbol=symbol,
@@ -101,23 +106,35 @@ def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
         feature_set=schema,
         features=features,
         ready=np.asarray(np.isfinite(features).all(axis=1)),
-        labels=_labels(frame, symbol, books, config, schema.session_gap_ns),
+        labels=labels,
+        target=labels if sides is None else meta_labels(labels, sides),
         books=tuple(books),
         fingerprint=table.fingerprint(frame),
     )
 
 
 def _labels(
-    frame: pl.DataFrame, symbol: NDArray[np.int64], books: list[Book], config: TrainingConfig, session_gap_ns: int
+    frame: pl.DataFrame,
+    symbol: NDArray[np.int64],
+    books: list[Book],
+    config: TrainingConfig,
+    session_gap_ns: int,
+    sides: NDArray[np.int8] | None,
 ) -> Labels:
     stamps_ns, prices = table.values(frame, "exchange_ts_ns"), label_prices(frame, config)
 
     def of_symbol(rows: NDArray[np.int64]) -> Labels:
         volatilities = books[symbol[rows[0]]].market.trade_volatilities
-        return config.label.apply(prices[rows], volatilities, stamps_ns[rows], session_gap_ns)
+        side = None if sides is None else sides[rows]
+        return config.label.apply(prices[rows], volatilities, stamps_ns[rows], session_gap_ns, side)
 
     # Of one symbol intervals are counted in trades; of several they are compared in time.
     return of_symbol(books[0].rows) if len(books) == 1 else panel_labels(stamps_ns, symbol, of_symbol)
+
+
+def sides_of(features: NDArray[np.float32], config: TrainingConfig, schema: FeatureSet) -> NDArray[np.int8] | None:
+    """The primary's side of each row, int8 [n]; None where the run has no meta-labels."""
+    return None if config.meta is None else config.meta.rule(schema.features).sides(features)
 
 
 def label_prices(frame: pl.DataFrame, config: TrainingConfig) -> NDArray[np.float64]:

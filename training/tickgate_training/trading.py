@@ -154,6 +154,19 @@ class Trader:
             random=self._random(positions, start, model),
         )
 
+    def every_side(self, sides: NDArray[np.int8], start: int) -> Metrics:
+        """What it earns to act on every side, at a leverage of 1 in all: int8 [m] on rows [start, start + m)."""
+        parts = list(self._parts(start, sides.size))
+        positions = np.zeros(sides.size)
+        share = self._sizing.capital / len(parts)
+        for part in parts:
+            market, first, count = part.book.market, part.own.start, part.here.size
+            if first + self._lag < market.marks.size:
+                size = backtest.constant_position(market, first, count, share, 1.0, self._lag)
+                decided = np.arange(count) // self._decide_every * self._decide_every
+                positions[part.here] = size * sides[part.here][decided]
+        return self._measured(positions, start)
+
     def _random(self, positions: NDArray[np.float64], start: int, model: Traded) -> RandomTiming:
         """Each symbol's positions turned round in time on its own rows; see `baselines.random_timing`."""
         random = np.random.default_rng(self._seed)

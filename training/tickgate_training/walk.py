@@ -15,9 +15,9 @@ from tickgate_training.config import TrainingConfig
 from tickgate_training.folds import Fold
 from tickgate_training.labels import Labels
 from tickgate_training.leaks import LeakConfig, Suspicion, suspicions
-from tickgate_training.metrics import measure
+from tickgate_training.metrics import Metrics, measure
 from tickgate_training.results import Diagnostics, Series, Spread, ThresholdCurve, Trial, WindowResult
-from tickgate_training.samples import Samples
+from tickgate_training.samples import Samples, sides_of
 from tickgate_training.splits import Window
 from tickgate_training.trading import Traded, Trader
 from tickgate_training.tuning import Configuration
@@ -67,6 +67,12 @@ class Walk:
         """What simple strategies would have earned over the same rows."""
         places = [fold.chosen for fold in self._folds]
         return self._trader.baselines(self._positions(places), self.start, self._traded(places))
+
+    def primary_alone(self) -> Metrics | None:
+        """What it would have earned to act on every side of the primary; None where the run has none."""
+        samples = self._samples
+        sides = sides_of(samples.features, self._config, samples.feature_set)
+        return None if sides is None else self._trader.every_side(sides[self.start : self.stop], self.start)
 
     def ready_rows(self) -> int:
         """Test rows with features."""

@@ -33,6 +33,7 @@ from tickgate_training.learners import (
     PerceptronModel,
     RandomForestModel,
 )
+from tickgate_training.meta import Primary
 
 _CONVERTERS: tuple[tuple[type[Any], Callable[[Any, str], Nodes]], ...] = (
     (LightGBMModel, lightgbm_nodes),
@@ -56,8 +57,11 @@ class NotExportable(TrainingError):
         self.model = model
 
 
-def export(model: Model, calibration: Calibration) -> bytes:
+def export(model: Model, calibration: Calibration, primary: Primary | None = None) -> bytes:
     """The model and its calibration as a serialized ONNX graph; the same bytes for the same model.
+
+    With a primary the calibrated score is P(the primary's side is right), and the graph computes the side as well; see
+    `tickgate_training.meta`.
 
     Raises:
         NotExportable: The model is of no known kind.
@@ -69,7 +73,11 @@ def export(model: Model, calibration: Calibration) -> bytes:
     else:
         raise NotExportable(type(model).__name__)
     calibrated, more = calibration.onnx_nodes("raw_score", "calibrated")
-    narrow = helper.make_node("Cast", ["calibrated"], [OUTPUT_NAME], name="float32", to=TensorProto.FLOAT)
+    up = "calibrated"
+    if primary is not None:
+        turned, constants_of_it = primary.onnx_nodes("calibrated", "up")
+        calibrated, more, up = [*calibrated, *turned], [*more, *constants_of_it], "up"
+    narrow = helper.make_node("Cast", [up], [OUTPUT_NAME], name="float32", to=TensorProto.FLOAT)
     return model_of([*nodes, *calibrated, narrow], [*constants, *more], model.width)
 
 

@@ -29,8 +29,9 @@ class FixedHorizonConfig(_Horizon):
         trade_volatilities: NDArray[np.float64],  # noqa: ARG002 - one signature for every kind
         stamps_ns: NDArray[np.int64],
         session_gap_ns: int,
+        side: NDArray[np.int8] | None = None,  # noqa: ARG002 - the same
     ) -> Labels:
-        """Label one symbol's rows; see `fixed.fixed_horizon`. Volatilities are not looked at."""
+        """Label one symbol's rows; see `fixed.fixed_horizon`. Volatilities and a primary's side are not looked at."""
         return fixed_horizon(
             prices, self.horizon_trades, self.lag_trades, stamps_ns=stamps_ns, session_gap_ns=session_gap_ns
         )
@@ -51,6 +52,7 @@ class TripleBarrierConfig(_Horizon):
         trade_volatilities: NDArray[np.float64],
         stamps_ns: NDArray[np.int64],
         session_gap_ns: int,
+        side: NDArray[np.int8] | None = None,
     ) -> Labels:
         """Label one symbol's rows; see `barriers.triple_barrier`."""
         return triple_barrier(
@@ -62,6 +64,7 @@ class TripleBarrierConfig(_Horizon):
             lower_multiple=self.lower_multiple,
             volatility_floor=self.volatility_floor,
             at_vertical=self.at_vertical,
+            side=side,
             stamps_ns=stamps_ns,
             session_gap_ns=session_gap_ns,
         )

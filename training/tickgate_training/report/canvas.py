@@ -71,9 +71,11 @@ def png(made: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def time_axis(axes: Axes, start_ns: int, stop_ns: int) -> None:
+def time_axis(axes: Axes, of_what: str, start_ns: int, stop_ns: int, *, narrow: bool = False) -> None:
     """Say what time the bottom axis shows, and from when to when in full: its ticks are as short as they can be."""
-    axes.set_xlabel(f"time of the decision (UTC), {span(start_ns, stop_ns)}")
+    between = "\n" if narrow else " "
+    axes.set_xlabel(f"time {of_what} (UTC),{between}{span(start_ns, stop_ns)}")
+    axes.xaxis.get_offset_text().set_visible(False)  # the day that the ticks leave out: it stands in the label
 
 
 def say_instead(axes: Axes, why: str) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from tickgate_server.models.verdict import CHECKS, Check, CheckName, PromotionVerdict, failures
-from tickgate_training.metrics import Metrics
 from tickgate_training.report.diagnostics import plateau, reliability
+from tickgate_training.report.paths_section import paths_section
+from tickgate_training.report.plain import metrics_section, section
 from tickgate_training.results import Baseline, Overfitting, RunResult, Series, Spread, Trial, WindowResult
 
 FORMAT_VERSION = 1
@@ -50,13 +50,13 @@ def document(result: RunResult) -> dict[str, Any]:
     Returns:
         Of dicts, lists, strings, booleans, integers, finite floats and None; `undefined` beside a None says why.
     """
-    return {
+    found: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "run": _run(result),
         "configuration": result.config.model_dump(mode="json"),
         "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
         "verdict": _verdict(result.verdict),
-        "suspicions": [_section(asdict(doubt) | {"reason": str(doubt.reason)}) for doubt in result.suspicions],
+        "suspicions": [section(asdict(doubt) | {"reason": str(doubt.reason)}) for doubt in result.suspicions],
         "selected": _series(result.selected),
         "baselines": [_baseline(baseline, result.verdict) for baseline in result.baselines],
         "costs": _costs(result),
@@ -67,39 +67,17 @@ def document(result: RunResult) -> dict[str, Any]:
         "calibration": _calibration(result),
         "importance": _importance(result),
         "psi": _psi(result),
-    } | ({} if result.published is None else {"model": _model(result)})
+    }
+    if result.paths is not None:
+        found["paths"] = paths_section(result.paths)
+    if result.published is not None:
+        found["model"] = _model(result)
+    return found
 
 
 def encode(found: Mapping[str, Any]) -> bytes:
     """The document as JSON, UTF-8."""
     return (json.dumps(found, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
-
-
-def _section(
-    values: Mapping[str, Any], reasons: Mapping[str, str] | None = None, otherwise: str = ""
-) -> dict[str, Any]:
-    """Values as JSON has them, with the reason for each that it has not: the given one, `otherwise`, or what it is."""
-    found: dict[str, Any] = {}
-    undefined: dict[str, str] = {}
-    for name, value in values.items():
-        found[name], flaw = _plain(value)
-        if flaw:
-            undefined[name] = (reasons or {}).get(name) or otherwise or flaw
-    return found | ({"undefined": undefined} if undefined else {})
-
-
-def _plain(value: Any) -> tuple[Any, str]:
-    """A value as JSON has it, and what it was where JSON has no word for it."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None, "not known" if math.isnan(value) else "infinite" if value > 0.0 else "minus infinite"
-    if isinstance(value, list | tuple):
-        parts = [_plain(part) for part in value]
-        return [part for part, _ in parts], next((flaw for _, flaw in parts if flaw), "")
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json"), ""
-    return value, ""
 
 
 def _run(result: RunResult) -> dict[str, Any]:
@@ -143,24 +121,18 @@ def _check(check: Check) -> dict[str, Any]:
     numbers = {
         name: math.nan if value is None else value for name, value in (("value", check.value), ("limit", check.limit))
     }
-    return _section(values | numbers, otherwise=check.why)
-
-
-def _metrics(metrics: Metrics) -> dict[str, Any]:
-    values = asdict(metrics)
-    reasons = values.pop("undefined")
-    return _section(values, reasons)
+    return section(values | numbers, otherwise=check.why)
 
 
 def _spread(spread: Spread) -> dict[str, Any]:
-    return _section(asdict(spread), {"std": "fewer than two windows"})
+    return section(asdict(spread), {"std": "fewer than two windows"})
 
 
 def _series(series: Series) -> dict[str, Any]:
     shares = {"accuracy": series.accuracy, "majority_accuracy": series.majority_accuracy}
-    return _section(shares, otherwise="no test row has both a prediction and a label") | {
-        "gross": _metrics(series.gross),
-        "net": _metrics(series.net),
+    return section(shares, otherwise="no test row has both a prediction and a label") | {
+        "gross": metrics_section(series.gross),
+        "net": metrics_section(series.net),
         "spread": _spread(series.spread),
     }
 
@@ -169,7 +141,7 @@ def _baseline(baseline: Baseline, verdict: PromotionVerdict) -> dict[str, Any]:
     drawn = next((check for check in verdict.checks if check.name == CheckName.RANDOM_P_VALUE), None)
     why = drawn.why if drawn is not None and baseline.name.startswith("random") else ONE_SERIES
     values = {"name": baseline.name, "p_value": baseline.p_value}
-    return _section(values, otherwise=why) | {"net": _metrics(baseline.net)}
+    return section(values, otherwise=why) | {"net": metrics_section(baseline.net)}
 
 
 def _costs(result: RunResult) -> dict[str, Any]:
@@ -182,7 +154,7 @@ def _costs(result: RunResult) -> dict[str, Any]:
         "paid_bps": paid / traded * 1e4 if traded > 0.0 else math.nan,
         "settings": result.config.costs,
     }
-    return _section(charged, {"paid_bps": "nothing was traded"} if traded == 0.0 else {})
+    return section(charged, {"paid_bps": "nothing was traded"} if traded == 0.0 else {})
 
 
 def _window(window: WindowResult) -> dict[str, Any]:
@@ -190,7 +162,7 @@ def _window(window: WindowResult) -> dict[str, Any]:
         "accuracy": "no test row has both a prediction and a label",
         "parity_difference": "no test row is ready",
     }
-    return _section(asdict(window), reasons)
+    return section(asdict(window), reasons)
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
@@ -201,7 +173,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "validation_net_return": trial.validation_net_return,
         "chosen_windows": trial.chosen_windows,
     }
-    return _section(values) | {"series": _series(trial.series)}
+    return section(values) | {"series": _series(trial.series)}
 
 
 def _overfitting(found: Overfitting) -> dict[str, Any]:
@@ -212,7 +184,7 @@ def _overfitting(found: Overfitting) -> dict[str, Any]:
         "pbo": found.pbo,
         "logits": found.logits,
     }
-    return _section(values, found.undefined) | {"statistics": _section(found.statistics, found.undefined)}
+    return section(values, found.undefined) | {"statistics": section(found.statistics, found.undefined)}
 
 
 def _thresholds(result: RunResult) -> dict[str, Any]:
@@ -220,10 +192,10 @@ def _thresholds(result: RunResult) -> dict[str, Any]:
     few = "fewer than a quarter of the windows have candidates on both sides"
     return {
         "curves": [
-            _section({"window": curve.window, "thresholds": curve.thresholds, "net_returns": curve.net_returns})
+            section({"window": curve.window, "thresholds": curve.thresholds, "net_returns": curve.net_returns})
             for curve in result.diagnostics.curves
         ],
-        "plateau": _section(asdict(laid), dict.fromkeys(("median", "lower", "upper"), few)),
+        "plateau": section(asdict(laid), dict.fromkeys(("median", "lower", "upper"), few)),
     }
 
 
@@ -231,7 +203,7 @@ def _calibration(result: RunResult) -> dict[str, Any]:
     found = reliability(result.diagnostics.probabilities, result.diagnostics.directions)
     impossible = "what happened had a probability of 0"
     reasons = {"log_loss": impossible} if found.rows else {}
-    return _section(asdict(found), reasons, "no test row has both a prediction and a label")
+    return section(asdict(found), reasons, "no test row has both a prediction and a label")
 
 
 def _importance(result: RunResult) -> dict[str, Any]:
@@ -247,7 +219,7 @@ def _importance(result: RunResult) -> dict[str, Any]:
         "upper": upper,
         "by_window": shares,
     }
-    return _section(values, otherwise="the learners chosen there have no importance of features")
+    return section(values, otherwise="the learners chosen there have no importance of features")
 
 
 def _over_windows(known: NDArray[np.float64], width: int) -> tuple[NDArray[np.float64], ...]:
@@ -271,7 +243,7 @@ def _psi(result: RunResult) -> dict[str, Any]:
         "share_above_null": "nothing to compare, or the null's quantile is not known",
     }
     values = {"features": list(result.feature_names), "by_window": psi, "null": null, "share_above_null": share}
-    return _section(values, reasons)
+    return section(values, reasons)
 
 
 def _model(result: RunResult) -> dict[str, Any]:
@@ -287,4 +259,4 @@ def _model(result: RunResult) -> dict[str, Any]:
         "parity_difference": package.parity_difference,
         "parity_rows": package.parity_rows,
     }
-    return _section(values)
+    return section(values)

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tickgate_training.publishing import Published
-from tickgate_training.report import sheets
+from tickgate_training.report import paths_sheets, sheets
 from tickgate_training.report.conventions import conventions
 from tickgate_training.report.diagnostics import Reliability
 from tickgate_training.report.sheets import Cell, Document, Sheet
@@ -45,6 +45,7 @@ _TEXTS = {
     "thresholds": "Net return on validation against the threshold",
     "calibration": "Reliability diagram of the calibrated probabilities",
     "importance": "Importance of each feature over the windows",
+    "paths": "Net profit down each path of combinatorial cross-validation, and the paths' Sharpe ratios in order",
     "psi": "Population stability index of each feature in each window",
 }
 
@@ -71,6 +72,9 @@ def render(document: Document, pictures: Mapping[str, bytes], published: Publish
         spread=sheets.spread(document),
         windows=sheets.windows(document),
         overfitting=sheets.overfitting(document),
+        paths=paths_sheets.distribution(document),
+        path_trials=paths_sheets.trials(document, TRIALS_SHOWN),
+        path_facts=paths_sheets.facts(document),
         trials=sheets.trials(document, TRIALS_SHOWN),
         all_trials=sheets.trials(document) if beyond else None,
         common_parameters=sheets.common_parameters(document),
@@ -112,6 +116,7 @@ def facts(document: Document, published: Published | None) -> Sheet:
         "out of sample": f"{span(run['test_start_ns'], run['test_stop_ns'])}, {plural(run['periods'], 'period')}",
         "windows": count(run["windows"]),
         "trials": f"{count(run['trials'])} ({', '.join(_kinds(document))})",
+        **_primary(configuration.get("meta")),
         "features": f"{len(names)}: {', '.join(names)}",
         "package": "not published" if published is None else _package(published),
     }
@@ -122,6 +127,13 @@ def facts(document: Document, published: Published | None) -> Sheet:
 def _described(section: Mapping[str, Any]) -> str:
     rest = ", ".join(f"{name} {value}" for name, value in section.items() if name != "kind" and value is not None)
     return f"{section['kind']}: {rest}" if rest else str(section["kind"])
+
+
+def _primary(meta: Mapping[str, Any] | None) -> dict[str, str]:
+    if meta is None:
+        return {}
+    band = f", no side where it is at most {meta['dead_band']:g}" if meta["dead_band"] else ""
+    return {"primary": f"side {meta['direction']} the sign of {meta['feature']}{band}; learned is whether to act on it"}
 
 
 def _package(published: Published) -> str:

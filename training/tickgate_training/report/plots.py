@@ -9,21 +9,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from tickgate_training.portfolio import Portfolio
 from tickgate_training.report import canvas
 from tickgate_training.report.canvas import BLUE, GREEN, GREY, ORANGE, PALE, RED, SKY, say_instead
 from tickgate_training.report.thinning import thinned
 from tickgate_training.report.wording import date, number, percent
-from tickgate_training.results import Series
+from tickgate_training.results import Paths, Series
 
 Floats = NDArray[np.float64]
+_LINES_MAXIMUM = 12
 
 
-def draw(document: Mapping[str, Any], series: Series) -> dict[str, bytes]:
+def draw(document: Mapping[str, Any], series: Series, down: Paths | None = None) -> dict[str, bytes]:
     """PNG pictures by name, in the order of the page.
 
     Args:
         document: As `report.document` makes it.
         series: The selected one; its returns are not in the document.
+        down: The paths of combinatorial cross-validation, likewise; None where there are none.
     """
     drawn: dict[str, Callable[[], Figure]] = {
         "equity": lambda: equity(series),
@@ -34,6 +37,8 @@ def draw(document: Mapping[str, Any], series: Series) -> dict[str, bytes]:
         "importance": lambda: importance(document["importance"]),
         "psi": lambda: psi(document["psi"], document["windows"]),
     }
+    if down is not None:
+        drawn["paths"] = lambda: paths(down, of_what=time_of(series), walk_sharpe=series.net.sharpe)
     with canvas.style():
         return {name: canvas.png(plot()) for name, plot in drawn.items()}
 
@@ -63,13 +68,53 @@ def equity(series: Series) -> Figure:
         bottom.set_ylabel("drawdown\n(% of the peak)")
     else:
         say_instead(bottom, "drawdown is undefined: a return is -1 or below, capital is gone")
-    canvas.time_axis(bottom, int(stamps_ns[0]), int(stamps_ns[-1]))
+    canvas.time_axis(bottom, time_of(series), int(stamps_ns[0]), int(stamps_ns[-1]))
     return made
+
+
+def time_of(series: Series) -> str:
+    """What the stamps of a series are the times of; see `results.Series`."""
+    return "when each return was complete" if isinstance(series.result, Portfolio) else "of the decision"
 
 
 def _line(axes: Axes, stamps_ns: NDArray[np.int64], values: Floats, colour: str, name: str) -> None:
     rows = thinned(stamps_ns, values, canvas.COLUMNS)
     axes.plot(stamps_ns[rows].astype("datetime64[ns]"), values[rows], color=colour, linewidth=1.2, label=name)
+
+
+def paths(found: Paths, of_what: str, walk_sharpe: float) -> Figure:
+    """Summed profit down each path, and the paths' Sharpe ratios in order beside the walk-forward's."""
+    made = canvas.figure(3.6)
+    left, right = made.subplots(1, 2, width_ratios=(3, 2))
+    grown = np.cumsum(found.net_returns, axis=1)
+    if not np.isfinite(grown).all():
+        say_instead(left, "not every return is a finite number")
+    else:
+        few = len(grown) <= _LINES_MAXIMUM
+        for values in grown:
+            rows = thinned(found.stamps_ns, values, canvas.COLUMNS // 2)
+            stamps = found.stamps_ns[rows].astype("datetime64[ns]")
+            left.plot(stamps, values[rows], color=BLUE, linewidth=1.0 if few else 0.5, alpha=0.8 if few else 0.25)
+        left.axhline(0.0, color=GREY, linewidth=0.8)
+        left.yaxis.set_major_formatter(PercentFormatter(1.0))
+        left.set_ylabel("net profit, summed\n(% of capital)")
+        canvas.time_axis(left, of_what, int(found.stamps_ns[0]), int(found.stamps_ns[-1]), narrow=True)
+    sharpes = np.sort(np.array([metrics.sharpe for metrics in found.selected]))
+    sharpes = sharpes[np.isfinite(sharpes)]
+    if sharpes.size == 0:
+        say_instead(right, "no path has a Sharpe ratio")
+        return made
+    shares = np.arange(1, sharpes.size + 1) / sharpes.size
+    right.plot(sharpes, shares, color=BLUE, marker="o", markersize=4, linewidth=1.0, drawstyle="steps-post")
+    right.axvline(0.0, color=GREY, linewidth=0.8)
+    if np.isfinite(walk_sharpe):
+        right.axvline(walk_sharpe, color=RED, linewidth=1.2, linestyle="--", label="walk-forward")
+        right.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    right.set_ylim(0.0, 1.05)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    right.set_ylabel("share of the paths\nat or below")
+    right.set_xlabel("net Sharpe ratio of a path")
+    return made
 
 
 def windows(results: list[dict[str, Any]], spread: Mapping[str, Any]) -> Figure:

@@ -59,16 +59,18 @@ def results(document: Document) -> Sheet:
     """Out-of-sample metrics of the selected series, gross and net, and of the baselines."""
     selected, baselines = document["selected"], document["baselines"]
     columns = [selected["gross"], selected["net"], *(baseline["net"] for baseline in baselines)]
-    rows = [(Cell(row.label), *(_value(metrics, row.field, row.form) for metrics in columns)) for row in metric_rows()]
+    rows = [
+        (Cell(row.label), *(value_cell(metrics, row.field, row.form) for metrics in columns)) for row in metric_rows()
+    ]
     blank = Cell("")
-    rows.append((Cell("p-value of the selected"), blank, blank, *(_p_value(baseline) for baseline in baselines)))
+    rows.append((Cell("p-value of the selected"), blank, blank, *(_pvalue_cell(baseline) for baseline in baselines)))
     headings = ("", "selected, gross", "selected, net", *(f"{baseline['name']}, net" for baseline in baselines))
     return Sheet(f"Stitched out-of-sample results, {sharpe_unit(document)}", headings, tuple(rows))
 
 
-def _p_value(baseline: Mapping[str, Any]) -> Cell:
+def _pvalue_cell(baseline: Mapping[str, Any]) -> Cell:
     one_series = baseline.get("undefined", {}).get("p_value") == ONE_SERIES
-    return Cell("") if one_series else _value(baseline, "p_value", "number")
+    return Cell("") if one_series else value_cell(baseline, "p_value", "number")
 
 
 def symbols(document: Document, limit: int = 8) -> str:
@@ -89,13 +91,16 @@ def spread(document: Document) -> Sheet:
     windows, selected = document["windows"], document["selected"]
     found = selected["spread"]
     rows = [
-        (Cell("mean net return of a window"), _value(found, "mean", "percent")),
-        (Cell("standard deviation over windows"), _value(found, "std", "percent")),
-        (Cell("worst window"), _value(found, "worst", "percent")),
-        (Cell("best window"), _value(found, "best", "percent")),
-        (Cell("windows with a gain"), _value(found, "positive_share", "percent")),
-        (Cell("accuracy"), _value(selected, "accuracy", "percent")),
-        (Cell("accuracy of always saying the commoner direction"), _value(selected, "majority_accuracy", "percent")),
+        (Cell("mean net return of a window"), value_cell(found, "mean", "percent")),
+        (Cell("standard deviation over windows"), value_cell(found, "std", "percent")),
+        (Cell("worst window"), value_cell(found, "worst", "percent")),
+        (Cell("best window"), value_cell(found, "best", "percent")),
+        (Cell("windows with a gain"), value_cell(found, "positive_share", "percent")),
+        (Cell("accuracy"), value_cell(selected, "accuracy", "percent")),
+        (
+            Cell("accuracy of always saying the commoner direction"),
+            value_cell(selected, "majority_accuracy", "percent"),
+        ),
         (Cell("windows without a profitable threshold"), _how_many(windows, "threshold_fallback")),
         (Cell("windows whose scores were not calibrated"), _how_many(windows, "calibration_identity")),
     ]
@@ -116,9 +121,9 @@ def trials(document: Document, limit: int | None = None) -> Sheet:
             Cell(str(trial["number"])),
             Cell(trial["learner"]["kind"]),
             Cell(_parameters(trial["learner"], varied[trial["learner"]["kind"]])),
-            _value(trial, "validation_net_return", "percent"),
-            _value(trial["series"]["net"], "total_return_summed", "percent"),
-            _value(trial["series"]["net"], "sharpe", "number"),
+            value_cell(trial, "validation_net_return", "percent"),
+            value_cell(trial["series"]["net"], "total_return_summed", "percent"),
+            value_cell(trial["series"]["net"], "sharpe", "number"),
             Cell(count(trial["chosen_windows"])),
         )
         for trial in shown
@@ -174,12 +179,12 @@ def overfitting(document: Document) -> Sheet:
     found = document["overfitting"]
     rows = [
         (Cell("number of trials, N"), Cell(count(found["trials"]))),
-        (Cell("Sharpe ratio a period of the selected, net"), _value(found, "sharpe", "number")),
-        (Cell("variance of the trials' Sharpe ratios a period"), _value(found, "trials_variance", "number")),
+        (Cell("Sharpe ratio a period of the selected, net"), value_cell(found, "sharpe", "number")),
+        (Cell("variance of the trials' Sharpe ratios a period"), value_cell(found, "trials_variance", "number")),
     ]
     statistics = found["statistics"]
-    rows += [(Cell(spoken(name)), _value(statistics, name, "number")) for name in statistics if name != "undefined"]
-    rows.append((Cell("probability of backtest overfitting, PBO"), _value(found, "pbo", "number")))
+    rows += [(Cell(spoken(name)), value_cell(statistics, name, "number")) for name in statistics if name != "undefined"]
+    rows.append((Cell("probability of backtest overfitting, PBO"), value_cell(found, "pbo", "number")))
     return Sheet(f"Overfitting, {plural(found['trials'], 'trial')}", ("", "value"), tuple(rows))
 
 
@@ -241,7 +246,8 @@ def suspicions(document: Document) -> Sheet | None:
     """What is too good to be true; None where nothing is."""
     found = document["suspicions"]
     rows = tuple(
-        (Cell(each["reason"]), _value(each, "measured", "number"), _value(each, "limit", "number")) for each in found
+        (Cell(each["reason"]), value_cell(each, "measured", "number"), value_cell(each, "limit", "number"))
+        for each in found
     )
     return Sheet("Too good to be true", ("reason", "measured", "limit"), rows) if rows else None
 
@@ -265,12 +271,12 @@ def windows(document: Document) -> Sheet:
             Cell(count(window["train_rows"])),
             Cell(str(window["configuration"])),
             Cell(f"{window['threshold']:.4f}" if window["threshold"] is not None else "", window["threshold_fallback"]),
-            _value(window, "validation_net_return", "percent"),
-            _value(window, "gross_return", "percent"),
-            _value(window, "net_return", "percent"),
-            _value(window, "accuracy", "percent"),
+            value_cell(window, "validation_net_return", "percent"),
+            value_cell(window, "gross_return", "percent"),
+            value_cell(window, "net_return", "percent"),
+            value_cell(window, "accuracy", "percent"),
             Cell(window["calibration_identity"] or "calibrated"),
-            _value(window, "parity_difference", "number"),
+            value_cell(window, "parity_difference", "number"),
         )
         for window in document["windows"]
     ]
@@ -297,9 +303,9 @@ def costs(document: Document) -> Sheet:
     }
     rows = [(Cell(named.get(name, spoken(name))), Cell(_setting(v))) for name, v in found["settings"].items()]
     rows += [
-        (Cell("notional traded (of capital)"), _value(found, "traded", "percent")),
-        (Cell("costs paid (of capital)"), _value(found, "paid", "percent")),
-        (Cell("costs paid (bp of notional traded)"), _value(found, "paid_bps", "number")),
+        (Cell("notional traded (of capital)"), value_cell(found, "traded", "percent")),
+        (Cell("costs paid (of capital)"), value_cell(found, "paid", "percent")),
+        (Cell("costs paid (bp of notional traded)"), value_cell(found, "paid_bps", "number")),
     ]
     return Sheet("Costs", ("", "value"), tuple(rows))
 
@@ -309,12 +315,12 @@ def calibration(document: Document) -> Sheet:
     found = document["calibration"]
     rows = [
         (Cell("rows with a probability and a label"), Cell(count(found["rows"]))),
-        (Cell("share of them that rose"), _value(found, "base_rate", "percent")),
-        (Cell("Brier score (0 is perfect)"), _value(found, "brier", "decimal")),
-        (Cell("Brier score of always saying that share"), _value(found, "brier_of_base_rate", "decimal")),
-        (Cell("log loss (nats)"), _value(found, "log_loss", "decimal")),
-        (Cell("log loss of always saying that share"), _value(found, "log_loss_of_base_rate", "decimal")),
-        (Cell("expected calibration error, ECE"), _value(found, "calibration_error", "decimal")),
+        (Cell("share of them that rose"), value_cell(found, "base_rate", "percent")),
+        (Cell("Brier score (0 is perfect)"), value_cell(found, "brier", "decimal")),
+        (Cell("Brier score of always saying that share"), value_cell(found, "brier_of_base_rate", "decimal")),
+        (Cell("log loss (nats)"), value_cell(found, "log_loss", "decimal")),
+        (Cell("log loss of always saying that share"), value_cell(found, "log_loss_of_base_rate", "decimal")),
+        (Cell("expected calibration error, ECE"), value_cell(found, "calibration_error", "decimal")),
     ]
     return Sheet("Calibration", ("", "value"), tuple(rows))
 
@@ -347,7 +353,8 @@ def importance(document: Document) -> Sheet:
     return Sheet("Features", headings, tuple(rows))
 
 
-def _value(section: Mapping[str, Any], name: str, form: Form) -> Cell:
+def value_cell(section: Mapping[str, Any], name: str, form: Form) -> Cell:
+    """A value of a section in its form, or that it is undefined and why."""
     value = section[name]
     if value is not None:
         return Cell(written(value, form))

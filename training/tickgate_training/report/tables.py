@@ -4,7 +4,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tickgate_training.report import sheets
+from tickgate_training.report import paths_sheets, sheets
 from tickgate_training.report.document import document
 from tickgate_training.report.sheets import Cell, Sheet
 from tickgate_training.results import RunResult
@@ -26,6 +26,7 @@ def render(result: RunResult) -> RenderableType:
         sheets.spread(found),
         sheets.trials(found, TRIALS_SHOWN),
         sheets.overfitting(found),
+        *([] if (paths := paths_sheets.distribution(found)) is None else [paths]),
         sheets.checks(found),
     )
     parts: list[RenderableType] = [table_of(sheet) for sheet in shown]

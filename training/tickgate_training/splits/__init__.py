@@ -1,6 +1,6 @@
 """Which rows are fitted, chosen on and scored: walk-forward windows of rows or sessions, combinatorial purged splits.
 
-The combinatorial ones are in `splits.combinatorial`, which brings skfolio with it and is not imported here.
+The combinatorial ones are in `splits.combinatorial`.
 """
 
 from tickgate_training.splits.config import RowWindowsConfig, SessionWindowsConfig, WalkForwardConfig

@@ -13,33 +13,49 @@ Unlike a walk-forward this fits on what comes after a test group: it measures ho
 and appended rows change its groups.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from skfolio.model_selection import CombinatorialPurgedCV
 
 from tickgate_training.errors import TooFewRows
 from tickgate_training.splits.sessions import session_edges
 from tickgate_training.splits.windows import Block
 from tickgate_training.strict import Strict
 
+SPLITS_MAXIMUM = 10_000
+"""Each is a fit of every configuration."""
+
 
 class CombinatorialConfig(Strict):
-    """The book's example: 6 groups, 2 of them tested at a time, give 15 splits and 5 paths."""
+    """The book's example: 6 groups, 2 of them tested at a time, give 15 splits and 5 paths.
 
-    groups: int = Field(default=6, ge=3, le=30)
+    Groups are cut between rows, or between sessions. Of those that are not tested one is validated on, so that one at
+    least is left to fit on.
+    """
+
+    groups: int = Field(default=6, ge=4, le=30)
     test_groups: int = Field(default=2, ge=2)
     embargo_rows: int = Field(default=0, ge=0)
+    unit: Literal["rows", "sessions"] = "rows"
 
     @model_validator(mode="after")
     def _some_groups_are_fitted(self) -> Self:
-        if self.test_groups >= self.groups:
-            raise ValueError(f"test_groups must be below groups, got {self.test_groups} of {self.groups}")
+        if self.test_groups > self.groups - 2:
+            raise ValueError(
+                f"test_groups must leave two groups, one to fit and one to validate on: at most {self.groups - 2} of "
+                f"{self.groups}, got {self.test_groups}"
+            )
+        if math.comb(self.groups, self.test_groups) > SPLITS_MAXIMUM:
+            raise ValueError(
+                f"{self.test_groups} of {self.groups} groups are {math.comb(self.groups, self.test_groups):,} splits, "
+                f"at most {SPLITS_MAXIMUM:,} are run"
+            )
         return self
 
 
@@ -72,13 +88,66 @@ class CombinatorialSplit:
             interval_end: int64 [rows]: see `Labels`; in a panel those of `labels.panel_ends`. A test row whose interval
                 ends past the last row has no label that could be scored, and purges nothing beyond its own row.
         """
-        rows = np.arange(self.rows)
-        kept = np.ones(self.rows, np.bool_)
-        for test in self.tests:
-            ends = interval_end[test.rows]
-            last = max(test.stop - 1, int(ends[ends < self.rows].max(initial=-1)))
-            kept &= (interval_end < test.start) | (rows > last + self.embargo_rows)
-        return rows[kept]
+        return np.flatnonzero(clear_of(self.tests, interval_end, self.embargo_rows))
+
+
+def clear_of(tests: Sequence[Block], interval_end: NDArray[np.int64], embargo_rows: int) -> NDArray[np.bool_]:
+    """Rows outside all blocks that survive purging and embargo, bool [rows]; `interval_end` as in `train_rows`."""
+    rows = np.arange(interval_end.size)
+    kept = np.ones(rows.size, np.bool_)
+    for test in tests:
+        ends = interval_end[test.rows]
+        last = max(test.stop - 1, int(ends[ends < rows.size].max(initial=-1)))
+        kept &= (interval_end < test.start) | (rows > last + embargo_rows)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatedSplit:
+    """A choice of test groups, and the group that calibration, threshold and the choice of a configuration come from.
+
+    Attributes:
+        split: The choice of test groups.
+        validation: One of the groups that are not tested.
+    """
+
+    split: CombinatorialSplit
+    validation: Block
+
+    @property
+    def number(self) -> int:
+        """Of the split, from 0."""
+        return self.split.number
+
+    def train_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers that survive purging and embargo around the test groups and the validation group, ascending."""
+        return np.flatnonzero(clear_of((*self.split.tests, self.validation), interval_end, self.split.embargo_rows))
+
+    def validation_rows(self, interval_end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers of the validation group that survive purging and embargo around the test groups, ascending."""
+        clear = clear_of(self.split.tests, interval_end, self.split.embargo_rows)
+        return np.flatnonzero(clear[self.validation.rows]) + self.validation.start
+
+
+def with_validation(splits: Sequence[CombinatorialSplit]) -> list[ValidatedSplit]:
+    """Take one of the groups that are not tested from the fit, to validate on: each group has its turn.
+
+    Args:
+        splits: All of one `combinatorial`, which leave two groups or more.
+
+    Raises:
+        ValueError: There is but one group that is not tested.
+    """
+    groups = sorted({test for split in splits for test in split.tests}, key=lambda block: block.start)
+    validated = []
+    for split in splits:
+        left = [group for group in groups if group not in split.tests]
+        if len(left) < 2:
+            raise ValueError(
+                f"split {split.number} leaves {len(left)} group, needed are one to fit and one to validate on"
+            )
+        validated.append(ValidatedSplit(split, left[split.number % len(left)]))
+    return validated
 
 
 def combinatorial(
@@ -103,6 +172,8 @@ def combinatorial(
         RowInvalid: Session numbers decrease.
         ValueError: Groups or embargo are out of range, or the choices are too many for skfolio.
     """
+    from skfolio.model_selection import CombinatorialPurgedCV  # noqa: PLC0415 - two seconds of imports
+
     if embargo_rows < 0:
         raise ValueError(f"the embargo must be at least 0 rows, got {embargo_rows}")
     if sessions is not None and sessions.size != rows:
