@@ -268,9 +268,7 @@ def _read_parquet(path: Path, wanted: Sequence[str], columns: Columns) -> _Cells
     for name in wanted:
         _place(frame.columns, name)
         column, dtype = frame[name], frame.schema[name]
-        if dtype in {pl.Categorical, pl.Enum}:
-            column = column.cast(pl.String)
-        elif name == columns.value and dtype.is_numeric():
+        if name == columns.value and dtype.is_numeric():
             column = column.cast(pl.Float64)
         elif name == columns.as_of and columns.as_of_unit == "iso" and dtype != pl.String:
             column = _date_times(column, dtype, columns)
