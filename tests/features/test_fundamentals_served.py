@@ -1,5 +1,6 @@
 """Fundamentals in a server: served as training joins them, bit for bit; refreshed, restarted and replayed."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Source:
         self.path = Path("source")
         self.content = content
         self.version = 0
+        self.restless = False
         self.looks = threading.Semaphore(0)
 
     def state(self) -> int:
@@ -55,6 +57,8 @@ class Source:
     def read(self) -> bytes:
         if isinstance(self.content, Exception):
             raise self.content
+        if self.restless:
+            self.version += 1
         return self.content
 
     def put(self, content: bytes | Exception) -> None:
@@ -360,6 +364,30 @@ def test_a_source_that_could_not_be_reached_is_asked_again_though_it_did_not_cha
     source.settle()
     assert taken(feed).values.tolist() == [2.0]
     feed.close()
+
+
+def test_what_was_written_to_while_it_was_read_is_not_taken_until_it_stands_still(tmp_path: Path) -> None:
+    source = Source(packed(tmp_path, "A,eps,5,1\n"))
+    feed = FundamentalsFeed(source, None, 0.002)
+    taken(feed)
+    source.restless = True
+    source.put(packed(tmp_path, "A,eps,5,2\n"))
+    assert feed.take() is None
+    source.restless = False
+    source.settle()
+    assert taken(feed).values.tolist() == [2.0]
+    feed.close()
+
+
+def test_a_reading_ends_when_the_server_does(tmp_path: Path) -> None:
+    path = tmp_path / "fundamentals.csv"
+    os.mkfifo(path)  # whose other end never comes
+    source = FileSource(path, Columns())
+    closing = threading.Timer(0.0, source.close)
+    closing.start()
+    with pytest.raises(FundamentalsInvalid, match="its reader ended with -9"):
+        source.read()
+    closing.join()
 
 
 def test_a_file_is_read_again_when_it_changed_and_only_then(tmp_path: Path) -> None:

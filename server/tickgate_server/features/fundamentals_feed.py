@@ -72,6 +72,7 @@ class FileSource:
         self.path = path
         self._columns = columns
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def state(self) -> Hashable:
         """Inode, size and time of the last change."""
@@ -83,6 +84,8 @@ class FileSource:
         arguments = command(self.path, self._columns)
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
             self._process = process
+            if self._closed:
+                process.kill()
             try:
                 content, errors = process.communicate(timeout=READING_LIMIT_S)
             except subprocess.TimeoutExpired as error:
@@ -98,6 +101,7 @@ class FileSource:
 
     def close(self) -> None:
         """See `FundamentalsSource.close`."""
+        self._closed = True
         if self._process is not None:
             self._process.kill()
 
@@ -176,15 +180,16 @@ class FundamentalsFeed:
         if state == self._seen:
             return
         try:
-            self._read()
+            self._read(state)
         except FundamentalsInvalid:
             self._seen = state  # as bad the next time
             raise
-        if self._source.state() == state:  # else it was written to meanwhile, and is read again
-            self._seen = state
+        self._seen = state
 
-    def _read(self) -> None:
+    def _read(self, state: Hashable) -> None:
         content = self._source.read()
+        if self._source.state() != state:  # what was read may be half of it, and still look whole
+            raise FundamentalsInvalid(self._source.path, "it changed while it was read; it will be read again")
         sha256 = sha256_of(content)
         if sha256 == self._sha256:
             return
