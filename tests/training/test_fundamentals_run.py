@@ -173,6 +173,13 @@ def test_a_configuration_that_makes_no_set_is_refused_by_key(
         parse_config(document)
 
 
+def put(path: Path, text: str) -> None:
+    """Other content in a file, whole at once."""
+    beside = path.with_name("beside")
+    beside.write_text(text)
+    beside.rename(path)
+
+
 def journaled(folder: Path) -> list[bytes]:
     """The vector of each decision in order, empty where none was scored."""
     with JournalReader(folder) as reader:
@@ -199,7 +206,8 @@ def test_a_trained_model_is_served_from_the_same_file_bit_for_bit_and_replays(tm
     matrix = prepare(frame, again)
     journal, models = tmp_path / "journal", result.published.folder.parent.parent
     arguments = ("--journal", str(journal), "--clock", "replay")
-    environment = {"TICKGATE_FUNDAMENTALS__FILE": str(tmp_path / "fundamentals.csv")}
+    path = tmp_path / "fundamentals.csv"
+    environment = {"TICKGATE_FUNDAMENTALS__FILE": str(path), "TICKGATE_FUNDAMENTALS__REFRESH_S": "0.1"}
     with served(models, *arguments, environment=environment) as server:
         (said_of_file,) = server.process.logged("fundamentals read")
         assert said_of_file["names"] == ["eps", "rating"]
@@ -214,12 +222,23 @@ def test_a_trained_model_is_served_from_the_same_file_bit_for_bit_and_replays(tm
             for row in frame.iter_rows(named=True)
         ]
         answers = [answer.response for found in server.stream([requests]) for answer in found.results]
-        stranger = [server.predict(tick("NEW", START * SECOND + k, trade=(1.0, 1.0))) for k in range(12)][-1]
+        of_new = [tick("NEW", START * SECOND + k, sequence=k + 1, trade=(1.0, 1.0)) for k in range(12)]
+        stranger = [server.predict(request) for request in of_new][-1]
+        put(path, HEADER + "garbage\n")
+        refused = server.process.wait_for("fundamentals refused")
+        put(path, HEADER + text + "".join(f"NEW,{name},{START * SECOND},1\n" for name in ("eps", "rating")))
+        server.process.wait_for("fundamentals read")
+        asked_again = [server.predict(of_new[-1])]
+        while not asked_again[-1].features.ready and len(asked_again) < 10_000:  # until the desk's next turn
+            asked_again.append(server.predict(of_new[-1]))
         assert server.process.stop() == 0
     assert [answer.features.ready for answer in answers] == matrix.ready.tolist()
     expected = [row.tobytes() if ready else b"" for row, ready in zip(matrix.features, matrix.ready, strict=True)]
     assert journaled(journal)[: len(expected)] == expected
     assert (not stranger.features.ready, stranger.signal.reason) == (True, pb.REASON_FEATURES_NOT_READY)
+    assert refused["why"] == f"{path}: no fundamentals: row 0: expected 4 cells, as in the header, found 1"
+    assert asked_again[-1].features.ready
+    assert journaled(journal)[-1] != b""
     seen = matrix.features[matrix.ready, 10]
     of_late = matrix.stamps_ns[matrix.ready] >= late * SECOND
     assert (seen[of_late] == -7.25).any()
