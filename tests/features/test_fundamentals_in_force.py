@@ -31,6 +31,7 @@ from tickgate_server.features.schema import (
     micro32,
     with_fundamentals,
 )
+from tickgate_server.features.store import FeatureStore
 
 Values = dict[tuple[str, str, int], float]
 PATH = Path("fundamentals.npz")
@@ -143,6 +144,12 @@ def test_another_table_takes_the_place_of_the_one_before_whole() -> None:
     assert not append(array, 1, 100, vector)
     assert vector[-2] == 3.0
     assert np.isnan(vector[-1])
+
+
+def test_a_store_of_such_a_set_asks_for_what_is_known() -> None:
+    with pytest.raises(ValueError, match=r"micro10\+fundamentals is served with fundamentals: they are left out"):
+        FeatureStore(EPS, 4)
+    assert not FeatureStore(EPS, 4, KnownFundamentals(4)).complete(0, 5)
 
 
 def test_batch_puts_fundamentals_behind_the_features_of_ticks_and_changes_none_of_these() -> None:

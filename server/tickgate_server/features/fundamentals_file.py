@@ -2,7 +2,7 @@
 
 A row a value: `symbol`, `name`, when it became known, `value`, in whatever order. The rules are those of training
 (`tickgate_training.data.fundamentals`), which reads the same files: a test holds both to the same tables and refusals.
-Text is taken apart row by row, a second for a million of them: so a server has it done by a process of its own, and
+Text is taken apart row by row, seconds for a million of them: so a server has it done by a process of its own, and
 its own interpreter stays free. Rows count from 0 below the header; blank lines count, and are passed over.
 """
 

@@ -27,7 +27,10 @@ class FeatureStore:
     Args:
         feature_set: What is computed.
         capacity: Most symbols.
-        fundamentals: In force, where the set has some; None: none ever is.
+        fundamentals: In force; needed by a set that has some.
+
+    Raises:
+        ValueError: The set has fundamentals, and they are left out.
     """
 
     __slots__ = (
@@ -50,7 +53,9 @@ class FeatureStore:
         self.with_quotes = feature_set.of_ticks.name == "micro32"
         self.known = np.zeros((0, 3), np.int64)
         if feature_set.fundamentals:
-            self.known = (fundamentals or KnownFundamentals(capacity)).of(feature_set)
+            if fundamentals is None:
+                raise ValueError(f"{feature_set.name} is served with fundamentals: they are left out")
+            self.known = fundamentals.of(feature_set)
         self.vectors = np.full((capacity, feature_set.width), np.nan, np.float32)
         self.ready = np.zeros(capacity, np.bool_)
         self.counts = np.zeros(capacity, np.int64)

@@ -59,7 +59,7 @@ class ControlKind(IntEnum):
     TIME = 15  # reservations ended, with nothing else to journal: only the clock counts
     MODEL_DEGRADED = 16  # the observer found a version degraded: name, version
     MODEL_REOPENED = 17  # a person opened it again: name, version, reason, who
-    FUNDAMENTALS = 18  # another table of fundamentals came into force: sha256 of its file, kept beside the segments
+    FUNDAMENTALS = 20  # another table of fundamentals came into force: sha256 of its file, kept beside the segments
 
 
 class Flags(IntFlag):
