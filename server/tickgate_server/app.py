@@ -17,6 +17,8 @@ from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
+from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed
+from tickgate_server.features.fundamentals_file import Columns
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.errors import ModelNotFound
@@ -117,6 +119,7 @@ def build_engine(
     Raises:
         RepositoryMissing: As `load_models`.
         InstrumentFileInvalid: As `read_instruments`.
+        FundamentalsInvalid: As `feed_fundamentals`.
         ValueError: More instruments than capacity.
     """
     file = settings.instruments.file
@@ -142,7 +145,21 @@ def build_engine(
         feed=RiskDataFeed(journal.folder) if journal is not None and control is not None else None,
         kill_file=settings.desk.kill_file,
         fsync_reports=settings.desk.fsync_reports,
+        fundamentals=feed_fundamentals(settings),
     )
+
+
+def feed_fundamentals(settings: Settings) -> FundamentalsFeed | None:
+    """What reads the fundamentals that the settings name, with the first of them; None where they name none.
+
+    Raises:
+        FundamentalsInvalid: The file cannot be used, and the journal's folder has none that was in force before.
+    """
+    section = settings.fundamentals
+    if section.file is None:
+        return None
+    columns = Columns(section.symbol, section.name, section.value, section.as_of, section.as_of_unit, section.time_zone)
+    return FundamentalsFeed(FileSource(section.file, columns), settings.journal.folder, section.refresh_s)
 
 
 def limits_in_force(settings: Settings) -> Limits:
@@ -193,6 +210,7 @@ def serve(
         ObserverNotStarted: The observer did not come up, because its endpoint's address is taken, say.
         LimitsFileInvalid: As `limits_in_force`.
         RiskDataInvalid: As `place_risk_data`.
+        FundamentalsInvalid: As `feed_fundamentals`.
         ValueError: As `start_observer`.
         SupervisorGone: There is nobody to report to.
     """

@@ -106,6 +106,7 @@ def serve(
         os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     from tickgate_server import app  # noqa: PLC0415 - imports gRPC: only after its experiments are set
     from tickgate_server.control_block import ControlBlockLocked  # noqa: PLC0415 - numba loads with it
+    from tickgate_server.features.fundamentals_table import FundamentalsInvalid  # noqa: PLC0415
     from tickgate_server.journal.errors import JournalError  # noqa: PLC0415
     from tickgate_server.rpc.listener import CredentialsUnreadable, ListenFailed  # noqa: PLC0415
     from tickgate_server.ticks.instruments import InstrumentFileInvalid  # noqa: PLC0415
@@ -123,6 +124,7 @@ def serve(
         MetricsAddressTaken,
         ObserverNotStarted,
         InstrumentFileInvalid,
+        FundamentalsInvalid,
         SupervisorGone,
         OSError,
         ValueError,

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -167,7 +168,7 @@ class JournalSection(_Section):
     folder: Path | None = Path("journal")
     """Its own, one server at a time; `none` keeps no journal. On tmpfs the disk is never waited for."""
     segment_records: Annotated[int, Field(ge=1024, le=4_194_304)] = 65_536
-    """Records of a segment, 704 bytes each."""
+    """Records of a segment, 768 bytes each."""
     retained_segments: Annotated[int, Field(ge=1, le=65_536)] = 16
     """Older ones are removed."""
 
@@ -191,6 +192,39 @@ class DeskSection(_Section):
     risk_data: Path | None = None
     """First risk data, as training writes them, where the journal's folder has none; empty: `risk-data.npz` in the
     model repository, if it is there."""
+
+
+class FundamentalsSection(_Section):
+    """Slow values of the symbols, for models whose feature set has `+fundamentals` in its name."""
+
+    file: Path | None = None
+    """CSV or Parquet (`.parquet`, read by polars), a row a value; without one such models are never ready."""
+    refresh_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = 60.0
+    """Between two looks at whether the file changed."""
+    symbol: str = "symbol"
+    """The column with the symbol."""
+    name: str = "name"
+    """The column that names what the value is."""
+    value: str = "value"
+    """The column with the value."""
+    as_of: str = "as_of_ns"
+    """The column that says when the value became known."""
+    as_of_unit: Literal["ns", "us", "ms", "s", "iso"] = "ns"
+    """What its numbers count from the Unix epoch; `iso`: it is ISO 8601 text, or a date-time type."""
+    time_zone: str | None = None
+    """What an `iso` time without an offset means; empty: each carries its own."""
+
+    @model_validator(mode="after")
+    def _zone_known(self) -> "FundamentalsSection":
+        if self.time_zone is None:
+            return self
+        if self.as_of_unit != "iso":
+            raise ValueError(f"time_zone goes with as_of_unit 'iso' only: {self.as_of_unit!r} counts from the epoch")
+        try:
+            ZoneInfo(self.time_zone)
+        except (KeyError, ValueError, OSError) as error:  # its not-found error is a KeyError
+            raise ValueError(f"time_zone {self.time_zone!r} is no time zone of the IANA database") from error
+        return self
 
 
 class WorkerSection(_Section):
@@ -242,6 +276,7 @@ class Settings(BaseSettings):
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()
+    fundamentals: FundamentalsSection = FundamentalsSection()
     worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
 

@@ -12,6 +12,7 @@ from time import perf_counter_ns
 from typing import NamedTuple, cast
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from tickgate_server.answered import AnsweredRequests
@@ -20,6 +21,8 @@ from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.desk import Desk
 from tickgate_server.desk_store import Checkpoints, begin_journaled
 from tickgate_server.errors import BudgetSpent
+from tickgate_server.features.fundamentals_feed import FundamentalsFeed
+from tickgate_server.features.fundamentals_table import FundamentalsTable
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.intake import Intake
 from tickgate_server.journal.layout import ControlKind, Flags
@@ -36,7 +39,7 @@ from tickgate_server.risk.gate import LIMITS, OUT_VALUES, PASSES, VALUES, WAIVED
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
 from tickgate_server.ticks import market
-from tickgate_server.ticks.instruments import Universe
+from tickgate_server.ticks.instruments import Instrument, Universe
 from tickgate_server.ticks.market import MarketState
 from tickgate_server.ticks.symbols import SymbolTable
 
@@ -47,6 +50,7 @@ _REPEATED, _HELD_BACK = int(Flags.REPEATED), int(Flags.HELD_BACK)
 _NAN = float("nan")
 _NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
 _NEVER_NS = 1 << 62
+_LOG = structlog.get_logger()
 _LAST_TICKET = 0xFFFF  # as the journal has room for; far more than runs wait at a time
 
 
@@ -113,6 +117,7 @@ class Engine:
         kill_file: Path | None = None,
         *,
         fsync_reports: bool = False,
+        fundamentals: FundamentalsFeed | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -149,7 +154,9 @@ class Engine:
             kill_file=kill_file,
             fsync=fsync_reports,
         )
-        self.symbols.on_row = self.desk.add_row
+        self.symbols.on_row = self._add_row
+        for row, symbol in enumerate(self.symbols.names):
+            self._intake.fundamentals.add_row(row, symbol)
         self._numbers: dict[LoadedModel, int] = {}
         self._ticket = 0
         self._threads = ModelThreads(
@@ -160,11 +167,39 @@ class Engine:
         if journal is not None:
             begin_journaled(journal, self.desk, registry, asdict(settings))
             self._checkpoints = Checkpoints(journal, self.desk)
-            self.desk.on_polled = self._checkpoints.keep_up
+        self._fundamentals = fundamentals
+        self.desk.on_polled = self._poll
+        self._take_fundamentals()
         self._answered = AnsweredRequests(self.desk, registry, self._numbers)
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()
+
+    def _add_row(self, row: int, instrument: Instrument) -> None:
+        self.desk.add_row(row, instrument)
+        self._intake.fundamentals.add_row(row, instrument.symbol)
+
+    def _poll(self) -> None:
+        """What happens at each turn of the desk beside its own."""
+        if self.journal is not None:
+            self._checkpoints.keep_up()
+        self._take_fundamentals()
+
+    def _take_fundamentals(self) -> None:
+        """Take over what was read in the meantime; the journal names it by the hash that it is kept under."""
+        found = None if self._fundamentals is None else self._fundamentals.take()
+        if found is None:
+            return
+        if self.journal is not None:
+            payload = {"sha256": found.sha256}
+            self.journal.append_control(ControlKind.FUNDAMENTALS, payload, clock_ns=self.desk.now_ns())
+        self.adopt_fundamentals(found.table)
+
+    def adopt_fundamentals(self, table: FundamentalsTable) -> None:
+        """Put another table of fundamentals in force, from the next request on."""
+        absent = self._intake.fundamentals.adopt(table, self.symbols.names)
+        if absent:
+            _LOG.warning("fundamentals lack names that models take: these are not ready", names=absent)
 
     def number_of(self, model: LoadedModel) -> int:
         """A model's number in the book."""
@@ -173,6 +208,8 @@ class Engine:
     def close(self) -> None:
         """End the models' threads, whose unsettled runs are given up, and write the last checkpoint of the book."""
         self._threads.close()
+        if self._fundamentals is not None:
+            self._fundamentals.close()
         if self.journal is not None:
             self._checkpoints.close()
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_server.errors import FieldInvalid
+from tickgate_server.features.fundamentals import KnownFundamentals
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
@@ -35,6 +36,7 @@ class Intake:
         symbols: Rows of the symbols.
         market: Each row's market state.
         stores: Its features, for each feature set.
+        fundamentals: What is known beside ticks, for sets that take it.
 
     Args:
         table: Rows of the symbols.
@@ -57,9 +59,10 @@ class Intake:
     ) -> None:
         self.symbols = table
         self.market = MarketState(capacity)
+        self.fundamentals = KnownFundamentals(capacity)
         # One store for each distinct feature set: bounded by the models that were loaded.
         self._store_of = {
-            schema_id: FeatureStore(features, capacity)
+            schema_id: FeatureStore(features, capacity, self.fundamentals)
             for schema_id, features in {model.schema_id: model.features for model in models}.items()
         }
         self.stores = list(self._store_of.values())
@@ -94,7 +97,7 @@ class Intake:
             decision.features_ts_ns = request.exchange_ts_ns
             return request.reference_price, np.array(request.values, np.float32)
         store = self._store_of[model.schema_id]
-        decision.ready = bool(store.ready[row])
+        decision.ready = store.complete(row, int(self.market.stamps[row, market.LAST_TICK_NS]))
         decision.trades_in_window = int(store.counts[row])
         decision.features_ts_ns = int(self.market.stamps[row, market.LAST_TRADE_NS])
         if not decision.ready:

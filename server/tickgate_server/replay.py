@@ -18,6 +18,8 @@ from tickgate_server.desk import Desk
 from tickgate_server.desk.pieces import PieceUnknown, take_piece
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
+from tickgate_server.features import fundamentals_feed
+from tickgate_server.features.fundamentals_table import FundamentalsInvalid
 from tickgate_server.journal.entries import ControlEntry, DecisionEntry, Entry
 from tickgate_server.journal.layout import ControlKind, Flags, text
 from tickgate_server.journal.reader import JournalReader
@@ -204,21 +206,24 @@ class Replayer(ABC):
                 self.warm_start(entry.payload, self._running(entry.sequence).desk)
             except PieceUnknown as error:
                 raise ReplayRefused(f"record {entry.sequence}: {error}") from error
-        elif entry.code == ControlKind.CONTROL_BLOCK and "risk_data" in entry.payload:
-            self._risk_data(entry)
+        elif entry.code == ControlKind.FUNDAMENTALS or "risk_data" in entry.payload:
+            self._kept(entry)
         elif entry.code in _OF_THE_DESK:
             self.apply(entry, self._running(entry.sequence).desk)
         elif entry.code not in _CHANGES_NO_DECISION:
             raise ReplayRefused(f"record {entry.sequence}: this version does not replay control {entry.code}")
 
-    def _risk_data(self, entry: ControlEntry) -> None:
-        desk = self._running(entry.sequence).desk
+    def _kept(self, entry: ControlEntry) -> None:
+        """Take in a file that came into force, by the copy that was kept of it."""
+        engine = self._running(entry.sequence)
+        what = "fundamentals" if entry.code == ControlKind.FUNDAMENTALS else "risk data"
         try:
-            desk.apply_risk_data(read_kept(self._folder, entry.payload["risk_data"]))
-        except (OSError, RiskDataInvalid) as error:
-            raise ReplayRefused(
-                f"record {entry.sequence}: the risk data that decided are not there: {error}"
-            ) from error
+            if entry.code == ControlKind.FUNDAMENTALS:
+                engine.adopt_fundamentals(fundamentals_feed.read_kept(self._folder, entry.payload["sha256"]).table)
+            else:
+                engine.desk.apply_risk_data(read_kept(self._folder, entry.payload["risk_data"]))
+        except (OSError, FundamentalsInvalid, RiskDataInvalid) as error:
+            raise ReplayRefused(f"record {entry.sequence}: the {what} that decided are not there: {error}") from error
 
     def _decision_of(self, entry: DecisionEntry) -> None:
         row = entry.row

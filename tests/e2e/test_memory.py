@@ -13,7 +13,7 @@ from tickgate.v1 import signal_pb2 as pb
 SYMBOLS = 64
 BATCH = 32
 # Over the last nine tenths; a byte a request would be 9,000 in the campaign. The observer works on copies of what is
-# new, which are as large as it is behind, up to 4,096 records of 704 bytes at once.
+# new, which are as large as it is behind, up to 4,096 records of 768 bytes at once.
 ALLOWED_KB = {"server": 1_024, "observer": 16_384}
 LOG = logging.getLogger(__name__)
 

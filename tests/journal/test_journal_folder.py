@@ -121,7 +121,7 @@ def test_segments_are_ready_before_they_are_needed_and_a_late_one_is_counted(tmp
         assert writer.late_segments == 0
         # A control that does not fit goes into the next segment before half of this one is full.
         append(writer, 3)
-        writer.append_control(ControlKind.LIMITS, {"text": "x" * 664 * 6})
+        writer.append_control(ControlKind.LIMITS, {"text": "x" * 728 * 6})
         assert writer.late_segments == 1
 
 
@@ -139,7 +139,7 @@ def test_without_space_nothing_is_appended_and_an_append_later_tries_again(
         writer.settle()
         assert writer.failures[0] == 1
         for _ in range(3):
-            with pytest.raises(JournalFull, match="No space left on device; 9,728 bytes needed"):
+            with pytest.raises(JournalFull, match="No space left on device; 10,240 bytes needed"):
                 append(writer)
             with pytest.raises(NoSegment):
                 writer.append_control(ControlKind.ORDER, {})

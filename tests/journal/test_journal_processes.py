@@ -100,7 +100,7 @@ def test_a_full_disk_is_an_error_and_never_a_signal(tmp_path: Path) -> None:
     with child(*_CHILD, "fill", str(tmp_path), "0") as process:
         output, _ = process.communicate()
         assert process.returncode == 0
-    assert [json.loads(said) for said in output.splitlines()] == [[65, 49_152], "full", "full", "full", 75]
+    assert [json.loads(said) for said in output.splitlines()] == [[65, 53_248], "full", "full", "full", 75]
     assert verify(tmp_path).records == 74
 
 

@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_cut_and_the_record_says_so(tmp_path: Path) -> None
         long, odd, plain = reader.poll()
     assert text(long, "symbol") == "é" * 16
     assert (text(long, "model_asked"), text(long, "request_id")) == ("m" * 76, "i" * 36)
-    assert (long["vector_width"], long["check_count"], long["status"]) == (32, 24, 3)
+    assert (long["vector_width"], long["check_count"], long["status"]) == (48, 24, 3)
     assert (long["exchange_ts_ns"], long["reference_price"]) == (2**63 - 1, math.inf)
     assert Flags(int(long["flags"])) == (
         Flags.SYMBOL_CUT
@@ -245,7 +245,7 @@ def test_a_control_may_span_records_and_begins_a_segment_where_the_rest_is_too_s
 
 def test_a_control_larger_than_a_segment_is_refused(tmp_path: Path) -> None:
     with JournalWriter(tmp_path, segment_records=8) as writer:
-        with pytest.raises(ControlTooLarge, match=r"expected at most 5,312 bytes of JSON, found 5,327"):
+        with pytest.raises(ControlTooLarge, match=r"expected at most 5,824 bytes of JSON, found 5,839"):
             writer.append_control(ControlKind.LIMITS, {"text": "x" * (8 * PAYLOAD_BYTES + 4)})
         assert writer.next_sequence == 1
 

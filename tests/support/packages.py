@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def make_manifest(
             schema_id=features.schema_id,
             names=features.features,
             session_gap_ns=features.session_gap_ns,
+            fundamentals=tuple(map(asdict, features.fundamentals)),
         ),
         "output": Output(horizon_trades=5),
         "decision_threshold": 0.5,

@@ -3,16 +3,23 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from tickgate_server.features.schema import TICK_SESSION_GAP_NS
+from tickgate_server.features.schema import (
+    FUNDAMENTAL_NAME,
+    NANOSECONDS,
+    TICK_SESSION_GAP_NS,
+    FeatureSet,
+    Fundamental,
+    feature_set,
+)
 from tickgate_server.risk.regimes import RegimeName
 from tickgate_training.calibration import Kind as CalibrationKind
 from tickgate_training.data.config import BinanceData as BinanceData  # noqa: PLC0414 - callers import it from here
 from tickgate_training.data.config import DailyData as DailyData  # noqa: PLC0414 - as above
-from tickgate_training.data.config import DataConfig
+from tickgate_training.data.config import DataConfig, FundamentalsData
 from tickgate_training.data.config import SimulatedData as SimulatedData  # noqa: PLC0414 - as above
 from tickgate_training.errors import ConfigInvalid
 from tickgate_training.labels.config import FixedHorizonConfig, LabelConfig
@@ -27,11 +34,29 @@ from tickgate_training.verdict import PromotionLimits
 from tickgate_training.weights import WeightConfig
 
 
-class FeatureConfig(Strict):
-    """The feature set and its parameter: silence after which windows start anew, 0 for daily bars."""
+class FundamentalConfig(Strict):
+    """A fundamental as a feature, and how long after it became known it counts; just as old is not too old."""
 
-    feature_set: Literal["micro10", "micro32"] = "micro10"
+    name: str = Field(pattern=FUNDAMENTAL_NAME)
+    maximum_age_s: int = Field(ge=0, le=9_000_000_000)
+
+
+class FeatureConfig(Strict):
+    """The feature set and its parameters: silence after which windows start anew, 0 for daily bars; fundamentals."""
+
+    feature_set: Literal["micro10", "micro32", "micro10+fundamentals", "micro32+fundamentals"] = "micro10"
     session_gap_ns: int = Field(default=TICK_SESSION_GAP_NS, ge=0)
+    fundamentals: tuple[FundamentalConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_set(self) -> Self:
+        self.as_set()
+        return self
+
+    def as_set(self) -> FeatureSet:
+        """The set with these parameters."""
+        fundamentals = [Fundamental(found.name, found.maximum_age_s * NANOSECONDS) for found in self.fundamentals]
+        return feature_set(self.feature_set, self.session_gap_ns, fundamentals)
 
 
 class CostConfig(Strict):
@@ -65,6 +90,7 @@ class PackageConfig(Strict):
 class TrainingConfig(Strict):
     """One run: where the data come from, how they are labelled, split, fitted, traded and published.
 
+    `fundamentals`: the file of those that the feature set has, none where it has none.
     `periods_per_year` annualises the Sharpe ratio: 252 for daily bars; 1 leaves it a row's. `calendar` says which rows
     are one session: `24/7`, or a calendar of `exchange_calendars`. `combinatorial`: cross-validation beside the walk.
     `meta`: a rule that says the side, so that what is learned is whether to act on it.
@@ -75,6 +101,7 @@ class TrainingConfig(Strict):
     package: PackageConfig
     learners: tuple[LearnerConfig, ...] = Field(min_length=1)
     features: FeatureConfig = FeatureConfig()
+    fundamentals: FundamentalsData | None = None
     label: LabelConfig = FixedHorizonConfig()
     meta: MetaConfig | None = None
     weights: WeightConfig = WeightConfig(basis="equal")
@@ -90,6 +117,14 @@ class TrainingConfig(Strict):
     periods_per_year: float = Field(default=1.0, gt=0.0)
     seed: int = Field(default=1, ge=0, le=2**31 - 1)
     runs: Path = Path("runs")
+
+    @model_validator(mode="after")
+    def _fundamentals_go_together(self) -> Self:
+        if (self.fundamentals is None) != (not self.features.fundamentals):
+            raise ValueError(
+                "a [fundamentals] file goes with a feature set that has fundamentals: expected both, or none"
+            )
+        return self
 
 
 def load_config(

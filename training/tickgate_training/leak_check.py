@@ -35,8 +35,8 @@ def check(frame: pl.DataFrame, config: TrainingConfig, samples: Samples) -> None
         own = frame.filter(pl.col("symbol") == name).tail(ROWS_MAXIMUM)
         columns = {column: values(own, column) for column in FEATURE_COLUMNS}
 
-        def features(found: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-            return compute_features(found, schema)
+        def features(found: Mapping[str, NDArray[Any]], symbol: str = name) -> NDArray[np.float32]:
+            return compute_features(found, schema, samples.known, symbol)
 
         check_features(features, columns, what=f"features of {name}", cuts=config.leaks.cuts, seed=config.seed)
 
@@ -54,7 +54,7 @@ def check(frame: pl.DataFrame, config: TrainingConfig, samples: Samples) -> None
             "price": label_prices(own, config),
             "volatility": volatility.batch(columns["price"]),
         }
-        sides = sides_of(compute_features(columns, schema), config, schema)
+        sides = sides_of(features(columns), config, schema)
         if sides is not None:
             given["side"] = sides.astype(np.float64)
         check_labels(

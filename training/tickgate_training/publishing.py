@@ -16,6 +16,7 @@ from tickgate_server.models.package import (
     GOLDEN_VECTORS_MINIMUM,
     FeatureSchema,
     FeatureStatistics,
+    FundamentalSchema,
     Golden,
     Manifest,
     Output,
@@ -124,6 +125,9 @@ def _manifest(
             schema_id=schema.schema_id,
             names=schema.features,
             session_gap_ns=schema.session_gap_ns,
+            fundamentals=tuple(
+                FundamentalSchema(name=found.name, maximum_age_ns=found.maximum_age_ns) for found in schema.fundamentals
+            ),
         ),
         output=Output(horizon_trades=config.label.horizon_trades),
         decision_threshold=fitted.choice.threshold,

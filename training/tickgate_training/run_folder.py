@@ -32,7 +32,7 @@ _Kept = TypeVar("_Kept", Fold, PathFold)
 
 def key_of(config: TrainingConfig, fingerprint: str) -> str:
     """The hash that a run's folder is named by, 16 hexadecimal digits."""
-    depends = config.model_dump(mode="json", exclude={"data", "package", "runs", "scale"})
+    depends = config.model_dump(mode="json", exclude={"data", "fundamentals", "package", "runs", "scale"})
     versions = {name: version(name) for name in _LIBRARIES}
     document = {"config": depends, "data": fingerprint, "libraries": versions, "kernels": CACHE_FOLDER.name}
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())

@@ -1,19 +1,22 @@
 """From a source of ticks to what is fitted and traded: features, labels and markets of one or several symbols."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
+import structlog
 from numpy.typing import NDArray
 
 from tickgate_server.features import batch
-from tickgate_server.features.schema import FeatureSet, feature_set
+from tickgate_server.features.fundamentals_table import FundamentalsTable
+from tickgate_server.features.schema import FeatureSet
 from tickgate_server.ticks import volatility
 from tickgate_training.backtest import IMPACT_SPAN_ROWS, Market
 from tickgate_training.config import TrainingConfig
-from tickgate_training.data import loading, table
+from tickgate_training.data import fundamentals, loading, table
 from tickgate_training.data.sessions import session_numbers
 from tickgate_training.errors import ColumnInvalid, FeatureUndefined
 from tickgate_training.labels import Labels, meta_labels, panel_labels
@@ -24,6 +27,7 @@ FEATURE_COLUMNS = ("exchange_ts_ns", "price", "size", *table.QUOTE_COLUMNS)
 QUOTED = frozenset({"micro32"})
 """Feature sets that are never ready without quotes."""
 _BPS = 1e-4
+_LOG = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,10 @@ class Samples:
         labels: Of the move, see `labels.Labels`; `interval_end` in rows of this table.
         target: What a model is fitted to foresee: the labels, or the meta-labels of the primary's sides.
         books: Each symbol's market and rows.
-        fingerprint: Of the canonical table.
+        fingerprint: Of the canonical table, and of the fundamentals that the feature set has.
+        known: These fundamentals; None: it has none.
+        rows_without: Of each fundamental, how many rows are not ready for want of it though all else is there: no value
+            was known yet, or it was too old.
     """
 
     symbols: tuple[str, ...]
@@ -55,6 +62,8 @@ class Samples:
     target: Labels
     books: tuple[Book, ...]
     fingerprint: str
+    known: FundamentalsTable | None = None
+    rows_without: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -78,8 +87,10 @@ def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
     Raises:
         ColumnInvalid, RowInvalid, TooFewRows: The frame is no canonical table.
         ColumnInvalid: The feature set needs quotes, and a symbol has none.
-        FeatureUndefined: A feature is finite in no row of a symbol.
+        FeatureUndefined: A feature is finite in no row of a symbol, a fundamental in no row at all.
         ConfigInvalid: The primary's feature is not in the feature set.
+        SourceUnreadable, ColumnInvalid, CellInvalid: The file of fundamentals is not what it must be.
+        FundamentalUnknown: It has no value of a name.
     """
     frame = table.check(frame)
     names = tuple(frame["symbol"].unique().sort().to_list())
@@ -88,13 +99,15 @@ def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
         order = np.lexsort((np.arange(frame.height), symbol, table.values(frame, "exchange_ts_ns")))
         frame, symbol = frame[order], symbol[order]
     stamps_ns = table.values(frame, "exchange_ts_ns")
-    schema = feature_set(config.features.feature_set, config.features.session_gap_ns)
+    schema = config.features.as_set()
+    slow = _read_fundamentals(config, schema)
+    known = None if slow is None else fundamentals.table_of(slow)
     features = np.full((frame.height, schema.width), np.nan, np.float32)
     books = []
     for number, name in enumerate(names):
         rows = np.flatnonzero(symbol == number)
         own = frame[rows]
-        features[rows] = _features(own, name, schema)
+        features[rows] = _features(own, name, schema, known)
         books.append(Book(name, rows, _market(own, config)))
     sides = sides_of(features, config, schema)
     labels = _labels(frame, symbol, books, config, schema.session_gap_ns, sides)
@@ -109,8 +122,42 @@ def prepare(frame: pl.DataFrame, config: TrainingConfig) -> Samples:
         labels=labels,
         target=labels if sides is None else meta_labels(labels, sides),
         books=tuple(books),
-        fingerprint=table.fingerprint(frame),
+        fingerprint=_fingerprint(frame, slow),
+        known=known,
+        rows_without=_rows_without(features, schema),
     )
+
+
+def _read_fundamentals(config: TrainingConfig, schema: FeatureSet) -> pl.DataFrame | None:
+    """What the file says of the names that the set has."""
+    if config.fundamentals is None:
+        return None
+    found = fundamentals.read(config.fundamentals)
+    names = [fundamental.name for fundamental in schema.fundamentals]
+    fundamentals.require_known(found, names)
+    return found.filter(pl.col("name").is_in(names))
+
+
+def _fingerprint(frame: pl.DataFrame, slow: pl.DataFrame | None) -> str:
+    found = table.fingerprint(frame)
+    if slow is None:
+        return found
+    of_symbols = slow.filter(pl.col("symbol").is_in(frame["symbol"].unique().to_list()))
+    return hashlib.sha256(f"{found}\n{fundamentals.fingerprint(of_symbols)}".encode()).hexdigest()
+
+
+def _rows_without(features: NDArray[np.float32], schema: FeatureSet) -> dict[str, int]:
+    """See `Samples.rows_without`; raises FeatureUndefined."""
+    first = schema.of_ticks.width
+    of_ticks = np.asarray(np.isfinite(features[:, :first]).all(axis=1))
+    missing = ~np.isfinite(features[of_ticks, first:])
+    found = {fundamental.name: int(missing[:, k].sum()) for k, fundamental in enumerate(schema.fundamentals)}
+    for k, name in enumerate(found):
+        if not np.isfinite(features[:, first + k]).any():
+            raise FeatureUndefined(name, None)
+    if found:
+        _LOG.info("fundamentals joined", rows=len(features), rows_not_ready_for_want_of=found)
+    return found
 
 
 def _labels(
@@ -142,22 +189,29 @@ def label_prices(frame: pl.DataFrame, config: TrainingConfig) -> NDArray[np.floa
     return table.mid(frame) if config.label.price == "mid" else table.values(frame, "price")
 
 
-def compute_features(columns: Mapping[str, NDArray[Any]], schema: FeatureSet) -> NDArray[np.float32]:
+def compute_features(
+    columns: Mapping[str, NDArray[Any]], schema: FeatureSet, known: FundamentalsTable | None = None, symbol: str = ""
+) -> NDArray[np.float32]:
     """One symbol's features by the server's kernel, float32 [n, width]; NaN in rows that are not ready.
 
     Args:
         columns: `exchange_ts_ns`, `price`, `size` and the quote's columns of the canonical table, each [n].
         schema: The feature set.
+        known: Fundamentals, where it has some.
+        symbol: The symbol's name among these.
     """
-    return batch.compute(schema, **columns)
+    return batch.compute(schema, known=known, symbol=symbol, **dict[str, Any](columns))
 
 
-def _features(frame: pl.DataFrame, name: str, schema: FeatureSet) -> NDArray[np.float32]:
-    found = compute_features({column: table.values(frame, column) for column in FEATURE_COLUMNS}, schema)
+def _features(
+    frame: pl.DataFrame, name: str, schema: FeatureSet, known: FundamentalsTable | None
+) -> NDArray[np.float32]:
+    columns = {column: table.values(frame, column) for column in FEATURE_COLUMNS}
+    found = compute_features(columns, schema, known, name)
     finite = np.isfinite(found)
-    if not finite.any() and frame["bid"].is_nan().all() and schema.name in QUOTED:
+    if not finite.any() and frame["bid"].is_nan().all() and schema.of_ticks.name in QUOTED:
         raise ColumnInvalid("bid", f"no quote in any row of {name}", f"quotes, which {schema.name} is made of")
-    for k, feature in enumerate(schema.features):
+    for k, feature in enumerate(schema.of_ticks.features):
         if not finite[:, k].any():
             raise FeatureUndefined(f"{feature} of {name}", None)
     return found

@@ -8,7 +8,8 @@ told apart by `kind`.
 import numpy as np
 from numpy.typing import NDArray
 
-from tickgate_server.features import micro10, micro32
+from tickgate_server.features import fundamentals, micro10, micro32
+from tickgate_server.features.fundamentals_table import FundamentalsTable
 from tickgate_server.features.micro32 import QUOTE, TRADE
 from tickgate_server.features.schema import FeatureSet, FeatureSetUnknown
 from tickgate_server.kernels import kernel
@@ -57,6 +58,8 @@ def compute(
     bid_size: NDArray[np.float64] | None = None,
     ask_size: NDArray[np.float64] | None = None,
     kind: NDArray[np.integer] | None = None,
+    known: FundamentalsTable | None = None,
+    symbol: str = "",
 ) -> NDArray[np.float32]:
     """Features of one symbol's ticks in order, equal to the stream's bit for bit; the arguments are named as columns.
 
@@ -71,14 +74,16 @@ def compute(
         ask_size: float64 [n], >= 0 and finite; likewise.
         kind: Integers [n]: TRADE, QUOTE or both, as `ticks.market`. Left out: each row is a trade, with its quote where
             `bid` is a number.
+        known: Fundamentals, for a feature set with some.
+        symbol: Whose of these; needed only with them.
 
     Returns:
         float32 [n, width]: a symbol's latest vector after each tick, NaN where it is not ready. Where a row is a quote
-        alone, that is the vector of the trade before it.
+        alone, that is the vector of the trade before it, with the fundamentals of the row's own time.
 
     Raises:
         ValueError: Lengths differ, a part of the quote is left out, a stamp is not above 0 or below the one before, a
-            kind is none of the three, or a number is out of its range; says the row.
+            kind is none of the three, or a number is out of its range; says the row. Or fundamentals are left out.
         FeatureSetUnknown: No kernel computes the set.
     """
     quote = {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
@@ -97,8 +102,22 @@ def compute(
     stamps_ns = np.require(exchange_ts_ns, np.int64, ("C", "W"))
     kinds = _kinds(kind, numbers["bid"])
     _check(kinds, stamps_ns, numbers)
+    if feature_set.fundamentals:
+        if known is None:
+            raise ValueError(f"{feature_set.name} is computed with fundamentals: known is left out")
+        of_ticks = _of_ticks(feature_set.of_ticks, kinds, stamps_ns, numbers)
+        return np.hstack((of_ticks, fundamentals.columns(feature_set, known, symbol, stamps_ns)))
+    return _of_ticks(feature_set, kinds, stamps_ns, numbers)
+
+
+def _of_ticks(
+    feature_set: FeatureSet,
+    kinds: NDArray[np.int64],
+    stamps_ns: NDArray[np.int64],
+    numbers: dict[str, NDArray[np.float64]],
+) -> NDArray[np.float32]:
     if feature_set.name == "micro32":
-        out = np.full((rows, micro32.WIDTH), np.nan, np.float32)
+        out = np.full((stamps_ns.size, micro32.WIDTH), np.nan, np.float32)
         _micro32(
             kinds,
             stamps_ns,

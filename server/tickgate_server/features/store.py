@@ -3,6 +3,7 @@
 import numpy as np
 
 from tickgate_server.features import micro10, micro32
+from tickgate_server.features.fundamentals import KnownFundamentals, append
 from tickgate_server.features.micro32 import TRADE
 from tickgate_server.features.schema import FeatureSet
 
@@ -15,11 +16,21 @@ class FeatureStore:
     Attributes:
         feature_set: What is computed.
         with_quotes: Whether it is `micro32`, which takes quotes in too.
-        vectors: float32 [capacity, width]; each symbol's latest, all NaN unless ready.
-        ready: bool [capacity].
+        known: The fundamentals in force for it, see `features.fundamentals`; of no array where the set has none.
+        vectors: float32 [capacity, width]; each symbol's latest: of ticks, all NaN unless ready; behind these, its
+            fundamentals as `complete` found them last.
+        ready: bool [capacity]; of ticks.
         prices, sizes, stamps_ns: The windows, as the kernel has them.
         counts: int64 [capacity]; trades since the symbol's windows started anew.
         carried, marks: As `micro32` has them; [1, 0] where the set has none.
+
+    Args:
+        feature_set: What is computed.
+        capacity: Most symbols.
+        fundamentals: In force; needed by a set that has some.
+
+    Raises:
+        ValueError: The set has fundamentals, and they are left out.
     """
 
     __slots__ = (
@@ -27,6 +38,7 @@ class FeatureStore:
         "carried",
         "counts",
         "feature_set",
+        "known",
         "marks",
         "prices",
         "ready",
@@ -36,9 +48,14 @@ class FeatureStore:
         "with_quotes",
     )
 
-    def __init__(self, feature_set: FeatureSet, capacity: int) -> None:
+    def __init__(self, feature_set: FeatureSet, capacity: int, fundamentals: KnownFundamentals | None = None) -> None:
         self.feature_set = feature_set
-        self.with_quotes = feature_set.name == "micro32"
+        self.with_quotes = feature_set.of_ticks.name == "micro32"
+        self.known = np.zeros((0, 3), np.int64)
+        if feature_set.fundamentals:
+            if fundamentals is None:
+                raise ValueError(f"{feature_set.name} is served with fundamentals: they are left out")
+            self.known = fundamentals.of(feature_set)
         self.vectors = np.full((capacity, feature_set.width), np.nan, np.float32)
         self.ready = np.zeros(capacity, np.bool_)
         self.counts = np.zeros(capacity, np.int64)
@@ -96,3 +113,17 @@ class FeatureStore:
                 size,
                 self.vectors[row],
             )
+
+    def complete(self, row: int, stamp_ns: int) -> bool:
+        """Write a symbol's fundamentals behind the features of its ticks, where the set has any.
+
+        Args:
+            row: The symbol's.
+            stamp_ns: Its latest tick's time.
+
+        Returns:
+            Whether the whole vector is ready.
+        """
+        if not self.ready[row]:
+            return False
+        return not self.known.size or bool(append(self.known, row, stamp_ns, self.vectors[row]))

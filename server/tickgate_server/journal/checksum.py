@@ -1,6 +1,6 @@
 """The checksum of a record: 64 bits over all its words but the checksum's own, and over the sequence it is to have.
 
-A record is 88 little-endian words of 64 bits; word 0 is the sequence, word 1 the checksum. Four lanes start at SEED,
+A record is 96 little-endian words of 64 bits; word 0 is the sequence, word 1 the checksum. Four lanes start at SEED,
 lane 0 at SEED ^ sequence. Words 2 and 3 go into lanes 2 and 3, and then each word k from 4 on into lane k mod 4, by
 mix(lane, word) = rotate_left((lane ^ word) * PRIME, 29). In the end h = lane 0, then h = mix(h, lane) for lanes 1 to 3,
 and the checksum is h ^ (h >> 32), all modulo 2^64.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tickgate_server.kernels import kernel
 
-WORDS = 88
+WORDS = 96
 PRIME = np.uint64(0x9E3779B185EBCA87)
 SEED = np.uint64(0x27D4EB2F165667C5)
 

@@ -17,16 +17,16 @@ if sys.byteorder != "little":
     raise ImportError("the journal's files are little-endian, and written without conversion")
 
 MAGIC = b"TICKGATE"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_BYTES = 4096
-RECORD_BYTES = 704  # eleven cache lines
+RECORD_BYTES = 768  # twelve cache lines
 
 SYMBOL_BYTES = 32
 REQUEST_ID_BYTES = 36
 MODEL_ASKED_BYTES = 76
-VECTOR_WIDTH = 32
+VECTOR_WIDTH = 48  # micro32 with its most fundamentals
 CHECKS_WIDTH = 24
-PAYLOAD_BYTES = 664
+PAYLOAD_BYTES = 728
 
 
 class RecordKind(IntEnum):
@@ -59,6 +59,7 @@ class ControlKind(IntEnum):
     TIME = 15  # reservations ended, with nothing else to journal: only the clock counts
     MODEL_DEGRADED = 16  # the observer found a version degraded: name, version
     MODEL_REOPENED = 17  # a person opened it again: name, version, reason, who
+    FUNDAMENTALS = 20  # another table of fundamentals came into force: sha256 of its file, kept beside the segments
 
 
 class Flags(IntFlag):

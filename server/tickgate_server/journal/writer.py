@@ -46,7 +46,7 @@ from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, TICK, Decision, Request, Stage
 from tickgate_server.ticks.market import QUOTE, TRADE
 
-# A control takes at most so many records: 2.7 MB of JSON.
+# A control takes at most so many records: 3.0 MB of JSON.
 MAX_PARTS = 4096
 # Plain ints beside the enums, and functions by themselves: each look-up on the way is time.
 _DECISION_KIND = int(RecordKind.DECISION)
@@ -81,7 +81,7 @@ class JournalWriter(SegmentedFolder):
 
     Args:
         folder: Made if need be; one writer at a time.
-        segment_records: Slots of a segment, 704 bytes each.
+        segment_records: Slots of a segment, 768 bytes each.
         retained_segments: The oldest segments go when those behind them hold so many segments' worth of records (the
             one that is being filled counts as full), and in any case beyond 16 times so many files.
         accept_damage: See `recovery.recover`.

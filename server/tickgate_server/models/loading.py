@@ -9,7 +9,7 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from tickgate_server.features.schema import FeatureSet, FeatureSetUnknown, feature_set
+from tickgate_server.features.schema import FeatureSet, FeatureSetUnknown, Fundamental, feature_set
 from tickgate_server.models.errors import (
     GoldenMismatch,
     GraphInvalid,
@@ -139,9 +139,12 @@ def _read_model(path: Path, manifest: Manifest) -> bytes:
 def _features(path: Path, manifest: Manifest) -> FeatureSet:
     said = manifest.features
     try:
-        here = feature_set(said.feature_set, said.session_gap_ns)
+        fundamentals = [Fundamental(found.name, found.maximum_age_ns) for found in said.fundamentals]
+        here = feature_set(said.feature_set, said.session_gap_ns, fundamentals)
     except FeatureSetUnknown as error:
         raise SchemaMismatch(path, str(error)) from error
+    except ValueError as error:
+        raise ManifestInvalid(path, f"features: {error}") from error
     if here.schema_id != said.schema_id:
         raise SchemaMismatch(path, f"schema id is {said.schema_id}, this server computes {here.schema_id}")
     if here.features != said.names:

@@ -35,10 +35,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class FundamentalSchema(_Strict):
+    """A fundamental behind the features of ticks, and how long after its as-of time a value counts."""
+
+    name: str
+    maximum_age_ns: int = Field(ge=0, le=2**63 - 1)
+
+
 class FeatureSchema(_Strict):
     """The features that the model takes, in order.
 
-    `session_gap_ns` is a parameter of the set: 0 means that no silence starts its windows anew.
+    `session_gap_ns` is a parameter of the set: 0 means that no silence starts its windows anew. So are the
+    `fundamentals` of a set that has them.
     """
 
     feature_set: str
@@ -46,6 +54,7 @@ class FeatureSchema(_Strict):
     names: tuple[str, ...]
     dtype: Literal["float32"] = "float32"
     session_gap_ns: int = Field(ge=0)
+    fundamentals: tuple[FundamentalSchema, ...] = ()
 
 
 class Output(_Strict):

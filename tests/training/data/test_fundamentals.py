@@ -200,7 +200,7 @@ def test_a_file_that_is_empty_or_lacks_a_column_is_named(tmp_path: Path) -> None
     [
         ("value", [1.0, math.nan, 3.0, 4.0], "a value is finite"),
         ("value", [1.0, None, 3.0, 4.0], "no value may be null"),
-        ("symbol", ["A", "", "A", "B"], "not empty"),
+        ("symbol", ["A", "", "A", "B"], "1 to 32 bytes"),
         ("as_of_ns", [100, -200, 150, 150], "above 0"),
         ("as_of_ns", [100, 99, 150, 150], "rows ascend"),
         ("as_of_ns", [100, 100, 150, 150], "one value of a name at a time"),

@@ -47,7 +47,7 @@ def sequences(cells: Cells, name: str, *, optional: bool = False) -> pl.Series:
 def texts(cells: Cells, name: str) -> pl.Series:
     """A column of text in which no cell is empty; errors as in `numbers`."""
     column = cells.column(name)
-    if column.dtype in {pl.Categorical, pl.Enum}:
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     if column.dtype != pl.String:
         raise ColumnInvalid(name, f"{column.dtype} in {cells.source}", "text")
@@ -81,7 +81,7 @@ def signs(cells: Cells, spec: SignColumn) -> pl.Series:
 def sides(cells: Cells, spec: SideColumn) -> pl.Series:
     """The aggressor, Int8, from the file's words."""
     column = cells.column(spec.name)
-    if column.dtype in {pl.Categorical, pl.Enum}:
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     if column.dtype not in {pl.String, pl.Null}:
         raise ColumnInvalid(spec.name, f"{column.dtype} in {cells.source}", "text")

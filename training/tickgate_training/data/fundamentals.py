@@ -5,7 +5,8 @@ the period it speaks of: earnings of a quarter that ended in March and were repo
 correction is one more row, as of when it was made. So a join never sees a value before its day, and rows appended later
 change nothing in the past.
 
-The canonical order is by symbol, name and as-of time; a symbol has at most one value of a name at a time.
+The canonical order is by symbol, name and as-of time; a symbol has at most one value of a name at a time. What counts
+at a tick is found by the server's own kernel, `tickgate_server.features.fundamentals`.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tickgate_server.features.fundamentals import batch
+from tickgate_server.features.fundamentals_table import FLOAT32_MAXIMUM, NAME_BYTES, FundamentalsTable, build
 from tickgate_training.data import cells as read_as
 from tickgate_training.data import table
 from tickgate_training.data.config import FundamentalsData
@@ -28,6 +31,7 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 _KEY = ("symbol", "name", "as_of_ns")
 _ONE_VALUE = "a symbol has one value of a name at a time"
+_FINITE = "a value is finite, in float32 too"
 
 
 def read(config: FundamentalsData) -> pl.DataFrame:
@@ -50,7 +54,13 @@ def read(config: FundamentalsData) -> pl.DataFrame:
             "value": read_as.numbers(cells, config.value),
         }
     )
-    cells.require(config.value, frame["value"].is_finite(), "a value is finite")
+    for canonical, column, length in (
+        ("symbol", config.symbol, table.SYMBOL_BYTES_MAXIMUM),
+        ("name", config.name, NAME_BYTES),
+    ):
+        fits = frame[canonical].str.len_bytes() <= length
+        cells.require(column, fits, f"this is text of 1 to {length} bytes")
+    cells.require(config.value, frame["value"].abs() <= FLOAT32_MAXIMUM, _FINITE)
     cells.require(config.as_of.name, frame.select(pl.struct(_KEY).is_first_distinct()).to_series(), _ONE_VALUE)
     return check(frame.sort(_KEY))
 
@@ -73,10 +83,11 @@ def check(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.select(*SCHEMA)
     for name in SCHEMA:
         table.require(frame, name, frame[name].is_not_null(), "no value may be null")
-    for name in ("symbol", "name"):
-        table.require(frame, name, frame[name].str.len_bytes() > 0, "this is not empty")
+    for name, length in (("symbol", table.SYMBOL_BYTES_MAXIMUM), ("name", NAME_BYTES)):
+        fits = frame[name].str.len_bytes().is_between(1, length)
+        table.require(frame, name, fits, f"this is text of 1 to {length} bytes")
     table.require(frame, "as_of_ns", frame["as_of_ns"] > 0, "a stamp is above 0")
-    table.require(frame, "value", frame["value"].is_finite(), "a value is finite")
+    table.require(frame, "value", frame["value"].abs() <= FLOAT32_MAXIMUM, _FINITE)
     table.require(frame, "as_of_ns", _ascending(frame), f"rows ascend by symbol, name and as-of time, and {_ONE_VALUE}")
     return frame
 
@@ -105,10 +116,7 @@ def join(
     if len(ages_ns) != len(names) or any(age < 0 for age in ages_ns):
         raise ValueError(f"maximum_age_ns must be one age >= 0, or one for each of {len(names)} names, got {ages_ns}")
     frame, fundamentals = table.check(frame), check(fundamentals)
-    known = tuple(fundamentals["name"].unique().sort())
-    for name in names:
-        if name not in known:
-            raise FundamentalUnknown(name, known)
+    require_known(fundamentals, names)
     histories = fundamentals.filter(pl.col("name").is_in(list(names))).partition_by("symbol", "name", as_dict=True)
     stamps_ns = table.values(frame, "exchange_ts_ns")
     joined = np.full((frame.height, len(names)), np.nan)
@@ -120,6 +128,21 @@ def join(
             if history is not None:
                 joined[rows, k] = _in_force(stamps_ns[rows], history, ages_ns[k])
     return joined
+
+
+def require_known(fundamentals: pl.DataFrame, names: Sequence[str]) -> None:
+    """Refuse names that no symbol has a value of; raises FundamentalUnknown."""
+    known = tuple(fundamentals["name"].unique().sort())
+    for name in names:
+        if name not in known:
+            raise FundamentalUnknown(name, known)
+
+
+def table_of(fundamentals: pl.DataFrame) -> FundamentalsTable:
+    """A table of fundamentals as the server has it in force."""
+    frame = check(fundamentals)
+    symbols, names = (frame[column].to_list() for column in ("symbol", "name"))
+    return build(symbols, names, table.values(frame, "as_of_ns"), table.values(frame, "value"))
 
 
 def fingerprint(frame: pl.DataFrame) -> str:
@@ -137,7 +160,4 @@ def _ascending(frame: pl.DataFrame) -> pl.Series:
 
 def _in_force(stamps_ns: NDArray[np.int64], history: pl.DataFrame, maximum_age_ns: int) -> NDArray[np.float64]:
     """One symbol's values of one name at its ticks, float64 [n]."""
-    as_of_ns, value = table.values(history, "as_of_ns"), table.values(history, "value")
-    last = np.searchsorted(as_of_ns, stamps_ns, side="right") - 1
-    fresh = (last >= 0) & (stamps_ns - as_of_ns[last] <= maximum_age_ns)
-    return np.where(fresh, value[last], np.nan)
+    return batch(table.values(history, "as_of_ns"), table.values(history, "value"), stamps_ns, maximum_age_ns)

@@ -3,9 +3,10 @@
 Behind a gRPC call the caches are cold: what takes 15 us in a loop of Python takes 60 between two calls, and what costs
 is how much code and memory a request touches. So the plain case (one tick of a known symbol that passes every rule, a
 model that is a compiled forest, a budget that does not pinch) runs here, composed of the very kernels that the general
-path calls: `ticks.market.apply`, `features.micro10.push` or `features.micro32.take`, `models.forest.score`,
-`risk.gate.judge`. Everything else is left to the general path before anything has changed, and so is every request
-where the models take more than one feature set. A test holds both to the same answers and the same journal.
+path calls: `ticks.market.apply`, `features.micro10.push` or `features.micro32.take`, `features.fundamentals.append`,
+`models.forest.score`, `risk.gate.judge`. Everything else is left to the general path before anything has changed, and
+so is every request where the models take more than one feature set. A test holds both to the same answers and the same
+journal.
 """
 
 from time import perf_counter_ns
@@ -118,6 +119,7 @@ class FastLane:
             parts.desk.ids.table,
             store.carried,
             store.marks,
+            store.known,
         )
         self._table = ArrayTable(len(arrays))
         for number, array in enumerate(arrays):

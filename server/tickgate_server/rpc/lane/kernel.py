@@ -18,6 +18,7 @@ from tickgate_server.arrays import (
     word_rows,
 )
 from tickgate_server.arrays import words as words_of
+from tickgate_server.features.fundamentals import append
 from tickgate_server.features.micro10 import push
 from tickgate_server.features.micro32 import take
 from tickgate_server.kernels import kernel
@@ -203,6 +204,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     ids = integer_rows(state, 30)
     carried = float_rows(state, 31)
     marks = integer_rows(state, 32)
+    fundamentals = integer_rows(state, 33)
     measured = floats(book, OUT)
     desk = integers(book, STATE)
     start_ns = clock_ns(_MONOTONIC, timespec)
@@ -273,10 +275,13 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
             prices, sizes, ring_stamps, counts, row, settings[GAP_NS], spans[EXCHANGE_TS_NS], numbers[PRICE],
             numbers[SIZE], vectors[row],
         )  # fmt: skip
+    complete = ready[row]
+    if complete and fundamentals.shape[0] > 0:
+        complete = append(fundamentals, row, stamps[row, market.LAST_TICK_NS], vectors[row])
     facts[WAITING_NS] = start_ns - arrival_ns
     facts[APPLIED] = 1 if verdict == ACCEPTED_NEW else 0
     facts[CLOCK] = now_ns
-    facts[READY] = 1 if ready[row] else 0
+    facts[READY] = 1 if complete else 0
     facts[TRADES] = counts[row]
     facts[FEATURES_TS_NS] = stamps[row, market.LAST_TRADE_NS]
     facts[BUDGET_NS] = budget_ns
@@ -289,7 +294,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     facts[TRADING_STATE] = desk[TRADING]
     features_end_ns = clock_ns(_MONOTONIC, timespec)
     facts[FEATURES_NS] = features_end_ns - start_ns
-    if ready[row]:
+    if complete:
         probability_up = score(vectors[row], nodes, roots, keys, program, registers)
         inference_end_ns = clock_ns(_MONOTONIC, timespec)
         facts[INFERENCE_NS] = inference_end_ns - features_end_ns
