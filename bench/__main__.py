@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import features, forest, gate, ghz, halt, models, rpc, stages
+from bench import features, forest, gate, ghz, halt, models, rpc, stages, swaps
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz")
+PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "swaps")
 
 
 @click.command()
@@ -47,6 +47,9 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
                 console.print(forest.forest_table(largest=gbt_c))
             elif part == "ghz":
                 console.print(ghz.ghz(repository))
+            elif part == "swaps":
+                for table in swaps.swaps(pairs, seconds, 300):
+                    console.print(table)
             else:
                 console.print(rpc.compare(repository, part, rpc.SHAPES[:shapes], pairs, seconds))
     if out is not None:

@@ -110,6 +110,7 @@ class Operated:
             START_NS + self._sequence * 10**8,
             sequence=self._sequence,
             trade=(price, 1.0 + self._sequence % 5),
+            quote=(price - 0.05, price + 0.05, 2.0, 3.0),
             model=model,
             **{"budget_us": 50_000_000, **changes},
         )
