@@ -231,6 +231,10 @@ class ModelOperations:
     def _failed(self, name: str, version: int, error: Exception, why: str) -> None:
         _LOG.error("model refused", model=name, version=version, check=type(error).__name__, why=why)
         self._registry.absent[name, version] = why
+        try:
+            self._roster.refuse(name, version, type(error).__name__)
+        except JournalError as unwritten:
+            _LOG.error("a refusal is not in the journal", model=name, version=version, why=str(unwritten))
         self._board.put(name, version, VersionState.FAILED, why)
         self._answer(name, version, error)
 
