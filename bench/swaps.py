@@ -7,7 +7,9 @@ alternate, and each pair begins with the other of the two; the ratio is the medi
 swaps: anonymous memory and latency from the 50th to the last. The checks take what the load leaves of the cores.
 """
 
+import json
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -123,8 +125,43 @@ def from_the_50th(swapped: Swapped, swaps: int, seconds: float) -> Table:
     return table
 
 
+def many_beside_one(seconds: float, pairs: int) -> Table:
+    """Latency and start-up of a server with one version, and with 20 models of 3."""
+    table = Table(title=f"us, unary, 1 in flight, medians of {pairs} alternating pairs")
+    for heading in ("versions", "start-up s", "p50", "p99"):
+        table.add_column(heading, justify="right")
+    with tempfile.TemporaryDirectory(prefix="tickgate-bench-swaps-") as name:
+        folder = Path(name)
+        models.publish(folder / "one")
+        for number in range(20):
+            for version in (1, 2, 3):
+                _copy(folder / "one" / "bench" / "1", folder / "many" / f"model-{number}" / str(version))
+        found: dict[str, list[tuple[float, int, int]]] = {"one": [], "many": []}
+        for pair in range(pairs):
+            for kind in ("one", "many") if pair % 2 == 0 else ("many", "one"):
+                default = {"TICKGATE_MODELS__DEFAULT": "bench" if kind == "one" else "model-19"}
+                with served(folder / kind, "--clock", "replay", environment=default) as server:
+                    write_requests(folder / "unary", 1, int(20_000 * (seconds + 1)), stream=False, symbols="M")
+                    run = load(server.address, folder / "unary", Shape("", 1), seconds)
+                    started = server.process.logged("serving")[-1]["start_up_s"]
+                    found[kind].append((started, run["p50"], run["p99"]))
+        for kind, count in (("one", "1"), ("many", "60")):
+            start_up_s, p50, p99 = (median(column) for column in zip(*found[kind], strict=True))
+            table.add_row(count, f"{start_up_s:.1f}", f"{p50:,.0f}", f"{p99:,.0f}")
+    return table
+
+
+def _copy(package: Path, place: Path) -> None:
+    """The same package under another name and version."""
+    shutil.copytree(package, place)
+    manifest = place / "manifest.json"
+    document = json.loads(manifest.read_text()) | {"name": place.parent.name, "version": int(place.name)}
+    manifest.write_text(json.dumps(document))
+
+
 def swaps(pairs: int, seconds: float, count: int) -> list[Table]:
-    """Both tables."""
+    """Every table."""
+    beside = many_beside_one(seconds, pairs)
     with tempfile.TemporaryDirectory(prefix="tickgate-bench-swaps-") as name:
         folder = Path(name)
         for trees in (200, 201):  # two packages, not one twice
@@ -138,7 +175,7 @@ def swaps(pairs: int, seconds: float, count: int) -> list[Table]:
             swapped = Swapped(server, folder)
             swapped.rate = swapped.measure(seconds, 0)["rps"] // 2 // CONNECTIONS * CONNECTIONS
             swapped.swapping(2 * seconds)  # the checker's imports, once
-            return [against_steady(swapped, pairs, seconds), from_the_50th(swapped, count, seconds)]
+            return [beside, against_steady(swapped, pairs, seconds), from_the_50th(swapped, count, seconds)]
 
 
 @click.command()
