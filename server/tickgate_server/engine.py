@@ -27,6 +27,7 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.intake import Intake
 from tickgate_server.journal.layout import ControlKind, Flags
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.model_operations import ModelOperations, Repository
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
@@ -38,6 +39,7 @@ from tickgate_server.risk.feed import RiskDataFeed
 from tickgate_server.risk.gate import LIMITS, OUT_VALUES, PASSES, VALUES, WAIVED, judge
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
+from tickgate_server.roster import Roster
 from tickgate_server.ticks import market
 from tickgate_server.ticks.instruments import Instrument, Universe
 from tickgate_server.ticks.market import MarketState
@@ -118,6 +120,7 @@ class Engine:
         *,
         fsync_reports: bool = False,
         fundamentals: FundamentalsFeed | None = None,
+        repository: Repository | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -157,20 +160,27 @@ class Engine:
         self.symbols.on_row = self._add_row
         for row, symbol in enumerate(self.symbols.names):
             self._intake.fundamentals.add_row(row, symbol)
-        self._numbers: dict[LoadedModel, int] = {}
         self._ticket = 0
-        self._threads = ModelThreads(
-            registry.models if settings.queue_limit else (), settings.queue_limit, settings.standing_limit
-        )
-        for model in registry.models:
-            self._numbers[model] = self.desk.add_model(model.name, model.version, model.manifest.allowed_regimes)
+        started = registry.models if settings.queue_limit else ()
+        self._threads = ModelThreads(started, settings.queue_limit, settings.standing_limit)
+        self.roster = Roster(registry, self.desk, self._intake, journal, self._threads)
+        self._numbers = self.roster.numbers
         if journal is not None:
-            begin_journaled(journal, self.desk, registry, asdict(settings))
+            begin_journaled(journal, self.desk, self.roster, asdict(settings))
             self._checkpoints = Checkpoints(journal, self.desk)
+        self.models = ModelOperations(self.roster, repository)
         self._fundamentals = fundamentals
-        self.desk.on_polled = self._poll
+        self.desk.on_polled = self._polled
         self._take_fundamentals()
-        self._answered = AnsweredRequests(self.desk, registry, self._numbers)
+        self._answered = AnsweredRequests(self.desk, self.roster)
+
+    def _polled(self) -> None:
+        """The engine's part of the desk's turn."""
+        if self.journal is not None:
+            self._checkpoints.keep_up()
+        self.models.poll()
+        self.roster.poll()
+        self._take_fundamentals()
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()
@@ -178,12 +188,6 @@ class Engine:
     def _add_row(self, row: int, instrument: Instrument) -> None:
         self.desk.add_row(row, instrument)
         self._intake.fundamentals.add_row(row, instrument.symbol)
-
-    def _poll(self) -> None:
-        """What happens at each turn of the desk beside its own."""
-        if self.journal is not None:
-            self._checkpoints.keep_up()
-        self._take_fundamentals()
 
     def _take_fundamentals(self) -> None:
         """Take over what was read in the meantime; the journal names it by the hash that it is kept under."""
@@ -207,6 +211,7 @@ class Engine:
 
     def close(self) -> None:
         """End the models' threads, whose unsettled runs are given up, and write the last checkpoint of the book."""
+        self.models.close()
         self._threads.close()
         if self._fundamentals is not None:
             self._fundamentals.close()
@@ -220,8 +225,13 @@ class Engine:
 
     @property
     def parts(self) -> EngineParts:
-        """The state itself, for the transport's fast lane; with one feature set only."""
+        """The state itself; with one feature set only."""
         return EngineParts(self._market, self._intake.stores[0], self.desk)
+
+    @property
+    def market(self) -> MarketState:
+        """Each symbol's market state."""
+        return self._market
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
@@ -249,7 +259,7 @@ class Engine:
         """
         start_ns = perf_counter_ns()
         decision.stage = _NONE
-        model = self.registry.resolve(request.model)
+        model = self.registry.resolve(request.model, request.symbol)
         budget_ns = model.latency_budget_ns if self.settings.enforce_budgets else _NEVER_NS
         if 0 < request.budget_ns < budget_ns:
             budget_ns = request.budget_ns
@@ -300,7 +310,7 @@ class Engine:
 
     def start(self, request: Request, decision: Decision) -> None:
         """Take a request's input in and its features out, as `decide` does where it leaves the model to a thread."""
-        model = self.registry.resolve(request.model)
+        model = self.registry.resolve(request.model, request.symbol)
         self._begin(request, decision, model, _NEVER_NS)
         decision.stage = _FEATURES
         _, vector = self._intake.take(request, decision, model)
@@ -327,11 +337,13 @@ class Engine:
         latest_start_ns = due_ns if decision.trial else due_ns - model.remaining.from_inference_ns
         run = Run(cast("NDArray[np.float32]", decision.vector), due_ns, latest_start_ns, on_ended)
         self._threads.of[model].submit(run)
+        self.roster.began(model)
         return run
 
     def give_up(self, decision: Decision, run: Run) -> None:
         """End a run that nobody waits for any more: its `on_ended` is not called from here on."""
         self._threads.give_up(run)
+        self.roster.ended(cast("LoadedModel", decision.model))
         self._take_times(decision, run)
 
     def finish(self, request: Request, decision: Decision, run: Run) -> None:
@@ -343,6 +355,7 @@ class Engine:
             BudgetSpent: Before the stage it names.
             Exception: What the graph raised.
         """
+        self.roster.ended(cast("LoadedModel", decision.model))
         self._take_times(decision, run)
         spent_ns = perf_counter_ns() - request.arrival_ns
         if run.outcome is Outcome.TIME_UP:

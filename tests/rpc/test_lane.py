@@ -21,6 +21,7 @@ from tickgate_server.journal.entries import ControlEntry
 from tickgate_server.journal.layout import DECISION, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.models.aliases import change_alias
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.regimes import TradingState
@@ -61,6 +62,20 @@ def quoting(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
     return load_repository(folder)
 
 
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
+    """A forest whose canary answers for two fifths of the symbols; one of them also has no lane."""
+    folder = tmp_path_factory.mktemp("models")
+    publish_forest(folder, name="forest", seed=1, latency_budget_ms=60_000.0)
+    publish_forest(folder, name="forest", version=2, seed=2, latency_budget_ms=60_000.0)
+    publish_logistic(folder, name="line", latency_budget_ms=60_000.0)
+    publish_forest(folder, name="line", version=2, latency_budget_ms=60_000.0)
+    for name in ("forest", "line"):
+        change_alias(folder / name, "production", 1, expected=None, reason="a test", who="tester")
+        change_alias(folder / name, "canary", 2, expected=None, share_percent=40.0, reason="a test", who="tester")
+    return load_repository(folder, "forest")
+
+
 class Side:
     """An engine with a journal, with or without lanes."""
 
@@ -74,9 +89,9 @@ class Side:
         self.desk.judge_age(vouched=True)
         self.order_id = 0  # of the latest approval
         self.answers = Answers(self.engine)
-        assert self.answers._lanes
+        assert self.answers._lane.open
         if not lanes:
-            self.answers._lanes = []
+            self.answers._lane.open = False
 
     def predict(self, data: bytes) -> str | Status:
         """The answer as text: NaN is NaN there."""
@@ -369,9 +384,27 @@ def test_arbitrary_bytes_are_read_as_protobuf_reads_them(
     assert_same_journal(fast, slow)
 
 
+@settings(max_examples=10)
+@given(walks, st.data())
+def test_a_canary_is_chosen_alike_on_both_ways(
+    choosing: ModelRegistry, tmp_path_factory: pytest.TempPathFactory, walk: list[tuple[float, float]], data: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("journals")
+    fast = Side(choosing, folder / "fast", lanes=True)
+    slow = Side(choosing, folder / "slow", lanes=False)
+    references = st.sampled_from(["", "forest", "forest@production", "forest@canary", "forest:1", "line", "line:2"])
+    for index, trade in enumerate(walk):
+        for symbol in ("A", "G", "LOTS", "H"):
+            request = tick(
+                symbol, START_NS + index * 10**8, sequence=index + 1, trade=trade, model=data.draw(references)
+            ).SerializeToString()
+            assert fast.predict(request) == slow.predict(request)
+    assert_same_journal(fast, slow)
+
+
 def test_the_plain_case_takes_the_lane_and_all_else_does_not(registry: ModelRegistry, tmp_path: Path) -> None:
     side = Side(registry, tmp_path, lanes=True)
-    (lane,) = side.answers._lanes
+    lane = side.answers._lane
     now = time.perf_counter_ns
 
     def taken(request: pb.PredictRequest) -> bool:

@@ -8,8 +8,17 @@ ModelError
 │   ├── SchemaMismatch
 │   ├── GraphInvalid
 │   ├── GoldenMismatch
-│   └── LatencyOverBudget
+│   ├── LatencyOverBudget
+│   └── CheckerFailed       the process that checks packages ended, or took too long
 ├── VersionExists           publishing would overwrite
+├── AliasError              an alias cannot be read or changed
+│   ├── AliasesInvalid      the file of a model's aliases is none
+│   ├── AliasConflict       it points elsewhere than the caller expected
+│   ├── VersionMissing      it would point at a version that is not on disk
+│   ├── NothingBefore       there is no production before this one
+│   └── RepositoryReadOnly  the repository cannot be written
+├── VersionInUse            an alias means the version that was to be unloaded
+├── LoadsFull               too many versions wait for their checks
 ├── ModelNotFound           no such name, version or alias
 ├── ModelNotLoaded          known, and not fit to serve
 └── ModelBusy               its queue is full
@@ -64,12 +73,123 @@ class LatencyOverBudget(PackageError):
     """The model is slower here than its manifest allows."""
 
 
+class CheckerFailed(PackageError):
+    """The process that checks packages ended over this one, or took too long, or could not be started."""
+
+
+def by_name(name: str) -> type[PackageError]:
+    """The class of a `PackageError` by its name, as the process that checks packages says it."""
+    return {found.__name__: found for found in PackageError.__subclasses__()}[name]
+
+
 class VersionExists(ModelError):
     """Publishing would overwrite a version: versions never change once there."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists; versions never change once published, publish a higher one")
         self.path = path
+
+
+class AliasError(ModelError):
+    """An alias cannot be read or changed."""
+
+
+class AliasesInvalid(AliasError):
+    """The file of a model's aliases cannot be read, or is not what it should be.
+
+    Attributes:
+        path: The file.
+        why: What was found and what was expected.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class AliasConflict(AliasError):
+    """An alias points elsewhere than the caller expected: another change was first.
+
+    Attributes:
+        name: Of the model.
+        alias: Which.
+        expected: What the caller expected; None: nothing.
+        current: What it points at; None: nothing.
+    """
+
+    def __init__(self, name: str, alias: str, expected: int | None, current: int | None) -> None:
+        super().__init__(f"{name}@{alias}: expected version {expected or 'none'}, it is {current or 'none'}")
+        self.name = name
+        self.alias = alias
+        self.expected = expected
+        self.current = current
+
+
+class VersionMissing(AliasError):
+    """An alias would point at a version that is not on disk.
+
+    Attributes:
+        name: Of the model.
+        version: That is not there.
+    """
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"{name} has no version {version} in the repository")
+        self.name = name
+        self.version = version
+
+
+class NothingBefore(AliasError):
+    """There is no production version before this one to go back to.
+
+    Attributes:
+        name: Of the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: no production version before this one is known")
+        self.name = name
+
+
+class RepositoryReadOnly(AliasError):
+    """The repository cannot be written.
+
+    Attributes:
+        path: What could not be written.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: the repository cannot be written ({why})")
+        self.path = path
+
+
+class VersionInUse(ModelError):
+    """An alias means the version that was to be unloaded.
+
+    Attributes:
+        name: Of the model.
+        version: Its own.
+        alias: That means it.
+    """
+
+    def __init__(self, name: str, version: int, alias: str) -> None:
+        super().__init__(f"{name}:{version} is in use: {name}@{alias} means it")
+        self.name = name
+        self.version = version
+        self.alias = alias
+
+
+class LoadsFull(ModelError):
+    """As many versions wait for their checks as may; nothing changed.
+
+    Attributes:
+        waiting: How many.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} versions wait to be loaded, and no more may")
+        self.waiting = waiting
 
 
 class ModelNotFound(ModelError):
