@@ -114,32 +114,32 @@ def test_a_refusal_names_every_rule_and_its_figure(manifest: Manifest, tmp_path:
     verdict = verdict_of((check(name, 0.7, 0.95), *(one for one in PASSING if one.name != name)), trials=3)
     write_shadow_records(tmp_path, [record(agreement=0.25)])
     with pytest.raises(PromotionRefused) as caught:
-        judge_promotion(with_verdict(manifest, verdict), [tmp_path], 1, ASKED)
+        judge_promotion(with_verdict(manifest, verdict), tmp_path, 1, ASKED)
     assert [one.name for one in caught.value.failures] == [name, "shadow_agreement"]
     assert str(caught.value).startswith("tiny:2 is not promoted without an override: deflated_sharpe_2014 0.7 against")
     assert "shadow_agreement 0.25 against 0.9" in str(caught.value)
-    assert len(failures(judge_promotion(with_verdict(manifest, verdict), [tmp_path], 1, ASKED, "known"))) == 2
+    assert len(failures(judge_promotion(with_verdict(manifest, verdict), tmp_path, 1, ASKED, "known"))) == 2
 
 
 @pytest.mark.parametrize("override", ["", " "])
 def test_a_blank_override_is_none(manifest: Manifest, override: str) -> None:
     with pytest.raises(PromotionRefused):
-        judge_promotion(with_verdict(manifest, None), [], 1, ASKED, override)
+        judge_promotion(with_verdict(manifest, None), None, 1, ASKED, override)
 
 
 def test_a_record_beside_another_production_version_counts_as_none(manifest: Manifest, tmp_path: Path) -> None:
     write_shadow_records(tmp_path, [record(against=7)])
     with pytest.raises(PromotionRefused, match="shadow_record missing against 100"):
-        judge_promotion(manifest, [tmp_path], 1, ASKED)
-    assert read_shadow_record([tmp_path], "tiny", 2, None) is None
+        judge_promotion(manifest, tmp_path, 1, ASKED)
+    assert read_shadow_record(tmp_path, "tiny", 2, None) is None
 
 
 def test_a_record_that_cannot_be_read_refuses_where_one_is_needed(manifest: Manifest, tmp_path: Path) -> None:
     write_shadow_records(tmp_path, [record()])
     (tmp_path / "shadow" / "record.json").write_text("{")
     with pytest.raises(PromotionRefused, match=r"record\.json"):
-        judge_promotion(manifest, [tmp_path], 1, ASKED)
-    assert failures(judge_promotion(manifest, [tmp_path], 1, PromotionLimits())) == ()
+        judge_promotion(manifest, tmp_path, 1, ASKED)
+    assert failures(judge_promotion(manifest, tmp_path, 1, PromotionLimits())) == ()
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ _COUNTS = st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 1000)), min_si
 def test_records_of_several_workers_come_to_that_of_all_their_decisions(
     workers: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folders = []
-    for decisions, same in workers:
-        folders.append(tmp_path_factory.mktemp("journal"))
+    journal = tmp_path_factory.mktemp("journal")
+    for index, (decisions, same) in enumerate(workers):
+        (journal / f"worker-{index}").mkdir()
         one = record(decisions=decisions, agreement=min(same, decisions) / decisions, mean_abs_divergence=0.0)
-        write_shadow_records(folders[-1], [one])
-    found = read_shadow_record(folders, "tiny", 2, 1)
+        write_shadow_records(journal / f"worker-{index}", [one])
+    found = read_shadow_record(journal, "tiny", 2, 1)
     assert found is not None
     assert found.decisions == sum(decisions for decisions, _ in workers)
     agreed = sum(min(same, decisions) for decisions, same in workers)

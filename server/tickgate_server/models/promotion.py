@@ -104,7 +104,7 @@ def failures(results: Iterable[RuleResult]) -> tuple[RuleResult, ...]:
 
 def judge_promotion(
     manifest: Manifest,
-    journals: Iterable[Path],
+    journal: Path | None,
     production: int | None,
     limits: PromotionLimits,
     override: str = "",
@@ -113,7 +113,7 @@ def judge_promotion(
 
     Args:
         manifest: Of its package.
-        journals: Folders of the journals that shadow records may be beside.
+        journal: Folder of the server's journal, which the shadow's record is beside; None: it keeps none.
         production: The version that is production now; None: there is none.
         limits: That the shadow is held against.
         override: Why it is promoted although a rule refuses; empty: it is not.
@@ -123,7 +123,7 @@ def judge_promotion(
     """
     shadow: ShadowRecord | ShadowRecordInvalid | None
     try:
-        shadow = read_shadow_record(journals, manifest.name, manifest.version, production)
+        shadow = read_shadow_record(journal, manifest.name, manifest.version, production)
     except ShadowRecordInvalid as error:
         shadow = error
     results = judge(manifest, shadow, limits)

@@ -1,7 +1,7 @@
 """What a shadow has shown so far: `<journal folder>/shadow/record.json`, written by its scorer, read by a promotion.
 
 One record a shadow version: how often it said what production said, and how far its values were off, since the pair of
-the two began. A worker's journal has a file of its own; `read_shadow_record` puts those of several together.
+the two began. Beside the server's journal, or beside each worker's: `read_shadow_record` puts those together.
 """
 
 import uuid
@@ -126,11 +126,11 @@ def read_shadow_records(folder: Path) -> tuple[ShadowRecord, ...]:
         raise ShadowRecordInvalid(path, found) from error
 
 
-def read_shadow_record(folders: Iterable[Path], name: str, version: int, against: int | None) -> ShadowRecord | None:
+def read_shadow_record(journal: Path | None, name: str, version: int, against: int | None) -> ShadowRecord | None:
     """What a version has shown as the shadow of what is production now, over all workers' journals; None: nothing.
 
     Args:
-        folders: Of the journals.
+        journal: Folder of the server's journal, which its workers' are in; None: it keeps none.
         name: Of the model.
         version: Of the shadow.
         against: Production's version; None: there is none, and so no record.
@@ -138,9 +138,11 @@ def read_shadow_record(folders: Iterable[Path], name: str, version: int, against
     Raises:
         ShadowRecordInvalid: As `read_shadow_records`.
     """
+    if journal is None:
+        return None
     found = [
         record
-        for folder in folders
+        for folder in (journal, *sorted(journal.glob("worker-*")))
         for record in read_shadow_records(folder)
         if (record.name, record.version, record.against) == (name, version, against)
     ]
