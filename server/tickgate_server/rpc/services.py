@@ -35,7 +35,8 @@ class Services:
     """
 
     def __init__(self, engine: Engine, read_limits: ReadLimits, *, worker: int = 0, workers: int = 1) -> None:
-        self.board = HealthBoard(engine.registry.names)
+        self.board = HealthBoard()
+        self.board.show(dict.fromkeys(engine.registry.names, True))
         self._poll: Callable[[], None] = engine.desk.poll
         self._failing = False
         self._portfolio = Portfolio(engine.desk)
