@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # both import gRPC: `tickgate --help` does without
     from tickgate_server.rpc.admin_client import Outcome, Worker
 
 _PEM = click.Path(dir_okay=False, path_type=Path)
+_SECONDS = click.FloatRange(min=0.0, min_open=True)
 REASON = click.option("--reason", required=True, help="Why; the journal keeps it with the change.")
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -117,8 +118,13 @@ def _listens(address: str) -> bool:
     return True
 
 
-def with_admin(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say whom to speak to; the command gets an `Admin` first."""
+def with_admin(command: Callable[..., None], timeout_s: float = 5.0) -> Callable[..., None]:
+    """The options that say whom to speak to; the command gets an `Admin` first.
+
+    Args:
+        command: Of click.
+        timeout_s: How long it waits if nobody says how long.
+    """
 
     @functools.wraps(command)
     def wrapped(
@@ -144,7 +150,9 @@ def with_admin(command: Callable[..., None]) -> Callable[..., None]:
             multiple=True,
             help="Admin listener, unix:/path or host:port; once for each worker, in their order.",
         ),
-        click.option("--timeout-s", type=click.FloatRange(min=0.0, min_open=True), default=5.0, show_default=True),
+        click.option(
+            "--timeout-s", type=click.FloatRange(min=0.0, min_open=True), default=timeout_s, show_default=True
+        ),
         click.option("--tls-ca", type=_PEM, help="For host:port: these PEM certificates signed the server's."),
         click.option("--tls-certificate", type=_PEM, help="For host:port: own certificate."),
         click.option("--tls-key", type=_PEM, help="Its private key."),

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tickgate_server.models.promotion import PromotionLimits
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.risk.limits import Limits
 
@@ -232,6 +233,7 @@ class Settings(BaseSettings):
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()
+    promotion: PromotionLimits = PromotionLimits()
     worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
 

@@ -764,9 +764,10 @@ class ModelAliases(_message.Message):
     PREVIOUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     production: _builtins.int
-    """What the model's bare name means now, whether or not the repository names it."""
+    """As the repository names it, or else as it is implied."""
     implied: _builtins.bool
     """The repository names no production: it is the highest version that is loaded and has no other alias."""
     shadow: _builtins.int
@@ -777,6 +778,10 @@ class ModelAliases(_message.Message):
     """Production before its last change: what RollBack goes back to."""
     revision: _builtins.int
     """Changes so far."""
+    serving: _builtins.int
+    """What the model's bare name means now: production, but for while that is not loaded. Then it is the version that was
+    production before, where that is.
+    """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChange]:
         """The last ones, at most 100, newest last."""
@@ -793,10 +798,11 @@ class ModelAliases(_message.Message):
         previous: _builtins.int = ...,
         revision: _builtins.int = ...,
         changes: _abc.Iterable[Global___AliasChange] | None = ...,
+        serving: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_percent", b"canary_percent", "changes", b"changes", "implied", b"implied", "name", b"name", "previous", b"previous", "production", b"production", "revision", b"revision", "shadow", b"shadow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_percent", b"canary_percent", "changes", b"changes", "implied", b"implied", "name", b"name", "previous", b"previous", "production", b"production", "revision", b"revision", "serving", b"serving", "shadow", b"shadow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,7 @@ ModelError
 │   └── RepositoryReadOnly  the repository cannot be written
 ├── ModelNotFound           no such name, version or alias
 ├── ModelNotLoaded          known, and not fit to serve
+├── VersionInUse            an alias means it
 └── ModelBusy               its queue is full
 """
 
@@ -176,6 +177,22 @@ class ModelNotLoaded(ModelError):
         super().__init__(f"model {asked!r} is not loaded: {why}")
         self.asked = asked
         self.why = why
+
+
+class VersionInUse(ModelError):
+    """A version is not unloaded while an alias means it.
+
+    Attributes:
+        name: Of the model.
+        version: That was to be unloaded.
+        aliases: That mean it.
+    """
+
+    def __init__(self, name: str, version: int, aliases: tuple[str, ...]) -> None:
+        super().__init__(f"{name}:{version} is {' and '.join(aliases)}: it is unloaded only where that is forced")
+        self.name = name
+        self.version = version
+        self.aliases = aliases
 
 
 class ModelBusy(ModelError):
