@@ -19,6 +19,8 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.model_operations import Repository
+from tickgate_server.models.checking import load_in_parallel
 from tickgate_server.models.errors import ModelNotFound
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.observer.address import split_address
@@ -65,7 +67,12 @@ def load_models(settings: Settings) -> ModelRegistry:
     if not repository.is_dir():
         raise RepositoryMissing(repository)
     try:
-        registry = load_repository(repository, settings.models.default, inline_limit_us=settings.models.inline_limit_us)
+        registry = load_repository(
+            repository,
+            settings.models.default,
+            inline_limit_us=settings.models.inline_limit_us,
+            load_all=load_in_parallel,
+        )
     except ModelNotFound as error:
         raise DefaultModelMissing(f"models.default: {error}") from error
     for model in registry.models:
@@ -141,6 +148,13 @@ def build_engine(
         feed=RiskDataFeed(journal.folder) if journal is not None and control is not None else None,
         kill_file=settings.desk.kill_file,
         fsync_reports=settings.desk.fsync_reports,
+        repository=Repository(
+            settings.models.repository,
+            inline_limit_us=settings.models.inline_limit_us,
+            load_limit_s=settings.models.load_limit_s,
+            follow_s=settings.models.follow_s,
+            watch=settings.models.watch,
+        ),
     )
 
 
