@@ -31,6 +31,7 @@ NOTHING = "-"
 _INTEGERS = {
     "version",
     "production",
+    "serving",
     "shadow",
     "canary",
     "previous",

@@ -201,7 +201,7 @@ class UnloadModelRequest(_message.Message):
     reason: _builtins.str
     who: _builtins.str
     force: _builtins.bool
-    """Although an alias means it."""
+    """Although production or the canary means it."""
     def __init__(
         self,
         *,

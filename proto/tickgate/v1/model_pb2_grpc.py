@@ -34,6 +34,7 @@ class ModelServiceStub(object):
     INVALID_ARGUMENT names the field. NOT_FOUND: the repository has no such model or version. ABORTED: the alias means
     another version than the caller expected, which the message names; nothing changed. FAILED_PRECONDITION: the version
     did not pass its checks, or its promotion its rules, or the repository cannot be written; nothing changed.
+    RESOURCE_EXHAUSTED: too many versions wait for their checks.
     """
 
     def __init__(self, channel):
@@ -93,6 +94,7 @@ class ModelServiceServicer(object):
     INVALID_ARGUMENT names the field. NOT_FOUND: the repository has no such model or version. ABORTED: the alias means
     another version than the caller expected, which the message names; nothing changed. FAILED_PRECONDITION: the version
     did not pass its checks, or its promotion its rules, or the repository cannot be written; nothing changed.
+    RESOURCE_EXHAUSTED: too many versions wait for their checks.
     """
 
     def ListModels(self, request, context):
@@ -111,16 +113,17 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Let go of a version; requests that are at work on it finish. FAILED_PRECONDITION where an alias means it, unless
-        `force`: a model whose production version is gone answers no more.
+        """Let go of a version; requests that are at work on it finish, then the answer comes. FAILED_PRECONDITION where
+        production or the canary means it, unless `force`: a model whose production version is gone answers no more, until
+        it is loaded again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """Have an alias mean another version, from the next request on. One that is not loaded is loaded first. As PRODUCTION
-        only a version that passes the rules of promotion, or an override with its reason.
+        """Have an alias mean another version, from the next request on. One that is to answer and is not loaded is loaded
+        first. As PRODUCTION only a version that passes the rules of promotion, or an override with its reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +218,7 @@ class ModelService(object):
     INVALID_ARGUMENT names the field. NOT_FOUND: the repository has no such model or version. ABORTED: the alias means
     another version than the caller expected, which the message names; nothing changed. FAILED_PRECONDITION: the version
     did not pass its checks, or its promotion its rules, or the repository cannot be written; nothing changed.
+    RESOURCE_EXHAUSTED: too many versions wait for their checks.
     """
 
     @staticmethod

@@ -35,6 +35,7 @@ class ModelServiceStub:
     INVALID_ARGUMENT names the field. NOT_FOUND: the repository has no such model or version. ABORTED: the alias means
     another version than the caller expected, which the message names; nothing changed. FAILED_PRECONDITION: the version
     did not pass its checks, or its promotion its rules, or the repository cannot be written; nothing changed.
+    RESOURCE_EXHAUSTED: too many versions wait for their checks.
     """
 
     @_typing.overload
@@ -48,12 +49,13 @@ class ModelServiceStub:
     loaded already stays as it is. What requests get does not change, unless an alias waits for this version.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]
-    """Let go of a version; requests that are at work on it finish. FAILED_PRECONDITION where an alias means it, unless
-    `force`: a model whose production version is gone answers no more.
+    """Let go of a version; requests that are at work on it finish, then the answer comes. FAILED_PRECONDITION where
+    production or the canary means it, unless `force`: a model whose production version is gone answers no more, until
+    it is loaded again.
     """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetAliasRequest, _model_pb2.SetAliasResponse]
-    """Have an alias mean another version, from the next request on. One that is not loaded is loaded first. As PRODUCTION
-    only a version that passes the rules of promotion, or an override with its reason.
+    """Have an alias mean another version, from the next request on. One that is to answer and is not loaded is loaded
+    first. As PRODUCTION only a version that passes the rules of promotion, or an override with its reason.
     """
     RollBack: _grpc.UnaryUnaryMultiCallable[_model_pb2.RollBackRequest, _model_pb2.RollBackResponse]
     """Have production mean the version that it meant before its last change. No rule of promotion holds this up."""
@@ -76,6 +78,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     INVALID_ARGUMENT names the field. NOT_FOUND: the repository has no such model or version. ABORTED: the alias means
     another version than the caller expected, which the message names; nothing changed. FAILED_PRECONDITION: the version
     did not pass its checks, or its promotion its rules, or the repository cannot be written; nothing changed.
+    RESOURCE_EXHAUSTED: too many versions wait for their checks.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -86,12 +89,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     loaded already stays as it is. What requests get does not change, unless an alias waits for this version.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Let go of a version; requests that are at work on it finish. FAILED_PRECONDITION where an alias means it, unless
-    `force`: a model whose production version is gone answers no more.
+    """Let go of a version; requests that are at work on it finish, then the answer comes. FAILED_PRECONDITION where
+    production or the canary means it, unless `force`: a model whose production version is gone answers no more, until
+    it is loaded again.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_model_pb2.SetAliasRequest, _model_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """Have an alias mean another version, from the next request on. One that is not loaded is loaded first. As PRODUCTION
-    only a version that passes the rules of promotion, or an override with its reason.
+    """Have an alias mean another version, from the next request on. One that is to answer and is not loaded is loaded
+    first. As PRODUCTION only a version that passes the rules of promotion, or an override with its reason.
     """
     RollBack: _aio.UnaryUnaryMultiCallable[_model_pb2.RollBackRequest, _model_pb2.RollBackResponse]  # type: ignore[assignment]
     """Have production mean the version that it meant before its last change. No rule of promotion holds this up."""
@@ -113,6 +117,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     INVALID_ARGUMENT names the field. NOT_FOUND: the repository has no such model or version. ABORTED: the alias means
     another version than the caller expected, which the message names; nothing changed. FAILED_PRECONDITION: the version
     did not pass its checks, or its promotion its rules, or the repository cannot be written; nothing changed.
+    RESOURCE_EXHAUSTED: too many versions wait for their checks.
     """
 
     @_abc_1.abstractmethod
@@ -139,8 +144,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.UnloadModelResponse, _abc.Awaitable[_model_pb2.UnloadModelResponse]]:
-        """Let go of a version; requests that are at work on it finish. FAILED_PRECONDITION where an alias means it, unless
-        `force`: a model whose production version is gone answers no more.
+        """Let go of a version; requests that are at work on it finish, then the answer comes. FAILED_PRECONDITION where
+        production or the canary means it, unless `force`: a model whose production version is gone answers no more, until
+        it is loaded again.
         """
 
     @_abc_1.abstractmethod
@@ -149,8 +155,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.SetAliasResponse, _abc.Awaitable[_model_pb2.SetAliasResponse]]:
-        """Have an alias mean another version, from the next request on. One that is not loaded is loaded first. As PRODUCTION
-        only a version that passes the rules of promotion, or an override with its reason.
+        """Have an alias mean another version, from the next request on. One that is to answer and is not loaded is loaded
+        first. As PRODUCTION only a version that passes the rules of promotion, or an override with its reason.
         """
 
     @_abc_1.abstractmethod

@@ -19,9 +19,10 @@ ModelError
 │   └── RepositoryReadOnly  the repository cannot be written
 ├── VersionInUse            an alias means the version that was to be unloaded
 ├── LoadsFull               too many versions wait for their checks
+├── PromotionRefused        it does not pass the rules: `models.promotion`
+├── ShadowRecordInvalid     the file of a shadow's record is none: `models.shadow_record`
 ├── ModelNotFound           no such name, version or alias
 ├── ModelNotLoaded          known, and not fit to serve
-├── VersionInUse            an alias means it
 └── ModelBusy               its queue is full
 """
 
@@ -217,22 +218,6 @@ class ModelNotLoaded(ModelError):
         super().__init__(f"model {asked!r} is not loaded: {why}")
         self.asked = asked
         self.why = why
-
-
-class VersionInUse(ModelError):
-    """A version is not unloaded while an alias means it.
-
-    Attributes:
-        name: Of the model.
-        version: That was to be unloaded.
-        aliases: That mean it.
-    """
-
-    def __init__(self, name: str, version: int, aliases: tuple[str, ...]) -> None:
-        super().__init__(f"{name}:{version} is {' and '.join(aliases)}: it is unloaded only where that is forced")
-        self.name = name
-        self.version = version
-        self.aliases = aliases
 
 
 class ModelBusy(ModelError):

@@ -139,7 +139,7 @@ class Manifest(_Strict):
 
 def is_name(name: str) -> bool:
     """Whether a model may have this name; no other is looked for on disk."""
-    return re.fullmatch(_NAME, name) is not None and not name.endswith("\n")
+    return re.fullmatch(NAME, name) is not None and not name.endswith("\n")
 
 
 def sha256(path: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tickgate.v1 import model_pb2 as pb
-from tickgate_server.model_operations import ModelOperations
+from tickgate_server.model_operations import Change, ModelOperations
 from tickgate_server.models.aliases import Aliases, AliasName
 from tickgate_server.models.states import VersionState, VersionStatus
 from tickgate_server.rpc.methods import Answer, Subscription, parse
@@ -93,15 +93,14 @@ class ModelBoard:
             facts=None if status.loaded is None else facts_message(status.loaded),
         )
 
-    def _changed(self, status: VersionStatus | None) -> None:
-        """Tell who watches of a version's next state, or of every model whose aliases are others by now."""
-        if status is not None:
-            self._tell(status.name, pb.ModelChange(version=self._message(status)))
-        for name in self.names():
-            aliases = self.aliases(name)
-            if aliases != self._told.get(name):
-                self._told[name] = aliases
-                self._tell(name, pb.ModelChange(aliases=aliases))
+    def _changed(self, change: Change) -> None:
+        """Tell who watches of a version's next state, and of the model's aliases if they are others by now."""
+        if isinstance(change, VersionStatus):
+            self._tell(change.name, pb.ModelChange(version=self._message(change)))
+        aliases = self.aliases(change.name)
+        if aliases != self._told.get(change.name):
+            self._told[change.name] = aliases
+            self._tell(change.name, pb.ModelChange(aliases=aliases))
 
     def _tell(self, name: str, change: pb.ModelChange) -> None:
         for reader in list(self._readers):

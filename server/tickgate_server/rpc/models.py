@@ -13,7 +13,7 @@ from tickgate.v1 import model_pb2 as pb
 from tickgate_server.errors import FieldInvalid
 from tickgate_server.model_operations import ModelOperations
 from tickgate_server.models.aliases import Aliases, AliasName
-from tickgate_server.models.errors import ModelNotFound, VersionInUse, VersionMissing
+from tickgate_server.models.errors import ModelNotFound, VersionMissing
 from tickgate_server.models.package import is_name, read_manifest
 from tickgate_server.models.promotion import PromotionLimits, RuleResult, failures, judge_promotion
 from tickgate_server.rpc.elsewhere import Elsewhere
@@ -132,11 +132,9 @@ class Models:
     def _unload(self, request: pb.UnloadModelRequest, done: Done) -> None:
         name, version = _name(request.name), _version(request.version)
         reason, who = _told(request.reason), request.who or _NOBODY
-        meant = self._board.meaning(name, version)
-        if meant and not request.force:
-            raise VersionInUse(name, version, meant)
-        _LOG.info("model to be unloaded", model=name, version=version, aliases=meant, reason=reason, who=who)
-        self._running.unload(name, version, _then(done, lambda _: done(pb.UnloadModelResponse())))
+        _LOG.info("model to be unloaded", model=name, version=version, force=request.force, reason=reason, who=who)
+        unloaded = _then(done, lambda _: done(pb.UnloadModelResponse()))
+        self._running.unload(name, version, unloaded, force=request.force)
 
     # -- aliases ---------------------------------------------------------------------------------------------------
 
@@ -227,29 +225,18 @@ class Models:
         return replace(change, rules=rules, override=change.override if failures(rules) else "")
 
     def _when_ready(self, change: _Change, *, done: Done, then: Callable[[_Change], None]) -> None:
-        if change.version is None or self._board.is_ready(change.name, change.version):
+        # A shadow is loaded by who scores it, and need not be here.
+        if change.alias == "shadow" or change.version is None or self._board.is_ready(change.name, change.version):
             then(change)
         else:
             self._running.load(change.name, change.version, _then(done, lambda _: then(change)))
 
     def _swap(self, change: _Change, *, done: Done, changed: Callable[[_Change, Aliases], None]) -> None:
-        def swapped(aliases: Aliases) -> None:
-            if change.override:
-                _LOG.warning(
-                    "promotion overridden",
-                    model=change.name,
-                    version=change.version,
-                    rules=[f"{rule.name} {rule.figure}" for rule in failures(change.rules)],
-                    override=change.override,
-                    who=change.who,
-                )
-            changed(change, aliases)
-
         self._running.change_alias(
             change.name,
             change.alias,
             change.version,
-            _then(done, swapped),
+            done=_then(done, partial(changed, change)),
             expected=change.expected,
             reason=change.reason,
             who=change.who,
@@ -265,7 +252,7 @@ class Models:
             done(pb.RollBackResponse(aliases=self._board.aliases(name, aliases)))
 
         def roll_back(_: object) -> None:
-            self._running.roll_back(name, _then(done, rolled_back), expected=expected, reason=reason, who=who)
+            self._running.roll_back(name, expected=expected, reason=reason, who=who, done=_then(done, rolled_back))
 
         # It is loaded as a rule; where it was unloaded meanwhile, what answers stays until it is loaded again.
         self._when_ready(

@@ -8,6 +8,7 @@ import structlog
 from tickgate_server.engine import Engine
 from tickgate_server.rpc import reflection
 from tickgate_server.rpc.admin import ADMIN_NAME, Admin, ReadLimits
+from tickgate_server.rpc.alias_trail import AliasTrail
 from tickgate_server.rpc.elsewhere import Elsewhere
 from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
 from tickgate_server.rpc.methods import Method
@@ -53,6 +54,7 @@ class Services:
         self._elsewhere = Elsewhere()
         self._portfolio = Portfolio(engine.desk)
         self._admin = Admin(engine.desk, read_limits, worker=worker, workers=workers)
+        self._trail = AliasTrail(engine)
         models = ModelBoard(engine.models)
         self._models = Models(engine.models, models, promotion, self._elsewhere)
         self.board.show(models.serving())

@@ -11,6 +11,7 @@ from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.errors import (
     AliasConflict,
     AliasesInvalid,
+    LoadsFull,
     ModelBusy,
     ModelNotFound,
     ModelNotLoaded,
@@ -34,6 +35,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     SymbolElsewhere: grpc.StatusCode.FAILED_PRECONDITION,
     ModelBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
+    LoadsFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     VersionMissing: grpc.StatusCode.NOT_FOUND,
     VersionInUse: grpc.StatusCode.FAILED_PRECONDITION,
     AliasConflict: grpc.StatusCode.ABORTED,
