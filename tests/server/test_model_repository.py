@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.support.packages import constant_onnx, edit_manifest, publish_forest, publish_logistic, publish_model
 from tests.support.processes import START_UP_S, TICKGATE
+from tests.support.promotion import verdict
 
 from tickgate_server import model_commands
 from tickgate_server.features.schema import feature_set, micro10
@@ -18,16 +19,10 @@ from tickgate_server.models.aliases import change_alias, read_aliases
 from tickgate_server.models.loading import load
 from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE
 from tickgate_server.models.shadow_record import ShadowRecord, write_shadow_records
-from tickgate_server.models.verdict import CHECKS, PromotionVerdict, check, judge
 
 PATIENT_MS = 60_000.0
 LOST = 3
 BY = {"reason": "a test", "who": "tester"}
-
-
-def verdict(**values: float) -> PromotionVerdict:
-    """One that passes, but for the figures that are given; each limit is 1."""
-    return judge(tuple(check(name, values.get(name.value, 1.0), 1.0) for name in CHECKS), trials=3)
 
 
 @pytest.fixture

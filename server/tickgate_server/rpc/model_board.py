@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from tickgate.v1 import model_pb2 as pb
-from tickgate_server.model_operations import Change, ModelOperations
+from tickgate_server.engine import Engine
+from tickgate_server.model_operations import Change
 from tickgate_server.models.aliases import Aliases, AliasName
 from tickgate_server.models.states import VersionState, VersionStatus
+from tickgate_server.rpc.health import HealthBoard
 from tickgate_server.rpc.methods import Answer, Subscription, parse
 from tickgate_server.rpc.model_messages import ALIASES, aliases_message, facts_message, meaning
 from tickgate_server.rpc.status import Status, status_of
@@ -27,14 +29,19 @@ class ModelBoard:
     """The models of one engine as the contract has them; on the thread that answers.
 
     Args:
-        models: The engine's.
+        engine: The one.
+        health: What probes are told; kept true.
     """
 
-    def __init__(self, models: ModelOperations) -> None:
-        self._models = models
+    def __init__(self, engine: Engine, health: HealthBoard) -> None:
+        self._models = engine.models
+        self._health = health
         self._readers: set[_Reader] = set()
         self._told = {name: self.aliases(name) for name in self.names()}
-        models.subscribe(self._changed)
+        self._look()
+        engine.models.subscribe(self._changed)
+        # What an alias means to requests changes with the versions that are loaded as well.
+        engine.roster.watch(self._look)
 
     def everything(self, name: str = "") -> pb.ListModelsResponse:
         """Versions and aliases, of one model or of all."""
@@ -45,10 +52,6 @@ class ModelBoard:
     def names(self) -> list[str]:
         """Of the models that have a version that is known, sorted."""
         return sorted({one.name for one in self._models.statuses()})
-
-    def serving(self) -> dict[str, bool]:
-        """By name, whether the version that production means can be asked."""
-        return {name: self._models.in_force(name).production is not None for name in self.names()}
 
     def version(self, name: str, version: int) -> pb.ModelVersionStatus | None:
         """One version; None: it is not known."""
@@ -94,13 +97,21 @@ class ModelBoard:
         )
 
     def _changed(self, change: Change) -> None:
-        """Tell who watches of a version's next state, and of the model's aliases if they are others by now."""
+        """A version has another state, or a model's file of aliases has changed."""
         if isinstance(change, VersionStatus):
             self._tell(change.name, pb.ModelChange(version=self._message(change)))
-        aliases = self.aliases(change.name)
-        if aliases != self._told.get(change.name):
-            self._told[change.name] = aliases
-            self._tell(change.name, pb.ModelChange(aliases=aliases))
+        self._look()
+
+    def _look(self) -> None:
+        """Tell who watches of the aliases that are others by now, and probes of what can be asked."""
+        serving = {}
+        for name in self.names():
+            aliases = self.aliases(name)
+            serving[name] = aliases.serving > 0
+            if aliases != self._told.get(name):
+                self._told[name] = aliases
+                self._tell(name, pb.ModelChange(aliases=aliases))
+        self._health.show(serving)
 
     def _tell(self, name: str, change: pb.ModelChange) -> None:
         for reader in list(self._readers):

@@ -127,7 +127,8 @@ class Models:
         reason, who = _told(request.reason), request.who or _NOBODY
         _LOG.info("model to be loaded", model=name, version=version, reason=reason, who=who)
         loaded = _then(done, lambda _: done(pb.LoadModelResponse(version=self._board.version(name, version))))
-        self._running.load(name, version, loaded)
+        found = _then(done, lambda _: self._running.load(name, version, loaded))
+        self._elsewhere.run(partial(self._folder, name, version), found)
 
     def _unload(self, request: pb.UnloadModelRequest, done: Done) -> None:
         name, version = _name(request.name), _version(request.version)
@@ -214,15 +215,20 @@ class Models:
             PackageError: Its manifest cannot be used.
             PromotionRefused: It does not pass the rules, and there is no override.
         """
-        folder = self._terms.repository / change.name / str(change.version)
-        if not folder.is_dir():
-            raise VersionMissing(change.name, change.version or 0)
+        folder = self._folder(change.name, change.version or 0)
         if change.alias != "production":
             return change
         manifest = read_manifest(folder)
         rules = judge_promotion(manifest, self._terms.journal, change.expected, self._terms.limits, change.override)
         # An override that nothing needed is none.
         return replace(change, rules=rules, override=change.override if failures(rules) else "")
+
+    def _folder(self, name: str, version: int) -> Path:
+        """Where a version is on disk; raises `VersionMissing` where it is not."""
+        folder = self._terms.repository / name / str(version)
+        if not folder.is_dir():
+            raise VersionMissing(name, version)
+        return folder
 
     def _when_ready(self, change: _Change, *, done: Done, then: Callable[[_Change], None]) -> None:
         # A shadow is loaded by who scores it, and need not be here.

@@ -55,10 +55,7 @@ class Services:
         self._portfolio = Portfolio(engine.desk)
         self._admin = Admin(engine.desk, read_limits, worker=worker, workers=workers)
         self._trail = AliasTrail(engine)
-        models = ModelBoard(engine.models)
-        self._models = Models(engine.models, models, promotion, self._elsewhere)
-        self.board.show(models.serving())
-        engine.models.subscribe(lambda _: self.board.show(models.serving()))
+        self._models = Models(engine.models, ModelBoard(engine, self.board), promotion, self._elsewhere)
 
     def methods(self, topology: Topology) -> dict[ListenerName, Sequence[Method]]:
         """The table of each listener.
