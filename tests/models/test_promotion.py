@@ -1,12 +1,10 @@
 """The rules of promotion: what a package's verdict and a shadow's record must show, and what goes past them."""
 
-import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.support.packages import publish_logistic
+from tests.support.promotion import shown
 
 from tickgate_server.models.package import Manifest, read_manifest
 from tickgate_server.models.promotion import (
@@ -17,13 +15,7 @@ from tickgate_server.models.promotion import (
     judge,
     judge_promotion,
 )
-from tickgate_server.models.shadow_record import (
-    ShadowRecord,
-    ShadowRecordInvalid,
-    read_shadow_record,
-    read_shadow_records,
-    write_shadow_records,
-)
+from tickgate_server.models.shadow_record import ShadowSummary, record_path, shadow_folder
 from tickgate_server.models.verdict import CHECKS, Check, CheckName, PromotionVerdict, check
 from tickgate_server.models.verdict import judge as verdict_of
 
@@ -32,7 +24,7 @@ ASKED = PromotionLimits(shadow_decisions=100, shadow_agreement=0.9, shadow_diver
 PASSING = tuple(check(name, 1.0, 1.0) for name in CHECKS)
 
 
-def record(**changes: float | str) -> ShadowRecord:
+def record(**changes: float | str) -> ShadowSummary:
     values = {
         "name": "tiny",
         "version": 2,
@@ -44,7 +36,7 @@ def record(**changes: float | str) -> ShadowRecord:
         "since_ns": 1,
         "until_ns": 2,
     }
-    return ShadowRecord(**(values | changes))
+    return ShadowSummary(**(values | changes))
 
 
 @pytest.fixture
@@ -112,7 +104,7 @@ def test_an_override_of_training_waives_its_checks_and_not_the_shadows(manifest:
 def test_a_refusal_names_every_rule_and_its_figure(manifest: Manifest, tmp_path: Path) -> None:
     name = CheckName.DEFLATED_SHARPE_2014
     verdict = verdict_of((check(name, 0.7, 0.95), *(one for one in PASSING if one.name != name)), trials=3)
-    write_shadow_records(tmp_path, [record(agreement=0.25)])
+    shown(tmp_path, "tiny", 2, agreed=25)
     with pytest.raises(PromotionRefused) as caught:
         judge_promotion(with_verdict(manifest, verdict), tmp_path, 1, ASKED)
     assert [one.name for one in caught.value.failures] == [name, "shadow_agreement"]
@@ -128,55 +120,14 @@ def test_a_blank_override_is_none(manifest: Manifest, override: str) -> None:
 
 
 def test_a_record_beside_another_production_version_counts_as_none(manifest: Manifest, tmp_path: Path) -> None:
-    write_shadow_records(tmp_path, [record(against=7)])
+    shown(tmp_path, "tiny", 2, against=7)
     with pytest.raises(PromotionRefused, match="shadow_record missing against 100"):
         judge_promotion(manifest, tmp_path, 1, ASKED)
-    assert read_shadow_record(tmp_path, "tiny", 2, None) is None
 
 
 def test_a_record_that_cannot_be_read_refuses_where_one_is_needed(manifest: Manifest, tmp_path: Path) -> None:
-    write_shadow_records(tmp_path, [record()])
-    (tmp_path / "shadow" / "record.json").write_text("{")
+    shown(tmp_path, "tiny", 2)
+    record_path(shadow_folder(tmp_path), "tiny", 2).write_text("{")
     with pytest.raises(PromotionRefused, match=r"record\.json"):
         judge_promotion(manifest, tmp_path, 1, ASKED)
     assert failures(judge_promotion(manifest, tmp_path, 1, PromotionLimits())) == ()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"agreement": None},
-        {"agreement": 1.5},
-        {"decisions": 0},
-        {"until_ns": 0},
-        {"more": 1},
-        {"mean_abs_divergence": "NaN"},
-    ],
-)
-def test_a_record_that_is_none_is_named_with_its_file(tmp_path: Path, change: dict[str, object]) -> None:
-    write_shadow_records(tmp_path, [record()])
-    path = tmp_path / "shadow" / "record.json"
-    document = json.loads(path.read_text())
-    document["records"][0] |= change
-    path.write_text(json.dumps(document))
-    with pytest.raises(ShadowRecordInvalid, match=f"{path}: "):
-        read_shadow_records(tmp_path)
-
-
-_COUNTS = st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 1000)), min_size=1, max_size=4)
-
-
-@given(workers=_COUNTS)
-def test_records_of_several_workers_come_to_that_of_all_their_decisions(
-    workers: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    journal = tmp_path_factory.mktemp("journal")
-    for index, (decisions, same) in enumerate(workers):
-        (journal / f"worker-{index}").mkdir()
-        one = record(decisions=decisions, agreement=min(same, decisions) / decisions, mean_abs_divergence=0.0)
-        write_shadow_records(journal / f"worker-{index}", [one])
-    found = read_shadow_record(journal, "tiny", 2, 1)
-    assert found is not None
-    assert found.decisions == sum(decisions for decisions, _ in workers)
-    agreed = sum(min(same, decisions) for decisions, same in workers)
-    assert found.agreement == pytest.approx(agreed / found.decisions)

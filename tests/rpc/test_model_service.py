@@ -14,7 +14,7 @@ from tests.support.desk import refused
 from tests.support.messages import tick
 from tests.support.packages import publish_logistic
 from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, served
-from tests.support.promotion import verdict
+from tests.support.promotion import shown, verdict
 
 from tickgate.v1 import model_pb2 as pb
 from tickgate.v1 import model_pb2_grpc, signal_pb2
@@ -23,7 +23,6 @@ from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.models.aliases import change_alias, read_aliases
 from tickgate_server.models.package import MODEL_FILE
-from tickgate_server.models.shadow_record import ShadowRecord, write_shadow_records
 
 SERVICE = "tickgate.v1.ModelService"
 PATIENT_MS = 60_000.0
@@ -268,17 +267,7 @@ def test_an_override_that_nothing_needed_is_not_recorded(models: ModelsOf) -> No
 
 def test_what_a_version_has_shown_as_a_shadow_counts(models: ModelsOf) -> None:
     models.package("shown")
-    shown = {
-        "name": "shown",
-        "version": 2,
-        "against": 1,
-        "decisions": 10,
-        "mean_abs_divergence": 0.0,
-        "max_abs_divergence": 0.0,
-        "since_ns": 1,
-        "until_ns": 2,
-    }
-    write_shadow_records(models.server.process.journal, [ShadowRecord(agreement=0.5, **shown)])
+    shown(models.server.process.journal, "shown", 2, agreed=50)
     rules = {rule.name: rule for rule in models.promote("shown", 2, 1).result().rules}
     assert (rules["shadow_agreement"].value, rules["shadow_agreement"].limit) == (0.5, 0.9)
     assert not rules["shadow_agreement"].passed

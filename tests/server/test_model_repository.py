@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.support.packages import constant_onnx, edit_manifest, publish_forest, publish_logistic, publish_model
 from tests.support.processes import START_UP_S, TICKGATE
-from tests.support.promotion import verdict
+from tests.support.promotion import shown, verdict
 
 from tickgate_server import model_commands
 from tickgate_server.features.schema import feature_set, micro10
@@ -18,7 +18,6 @@ from tickgate_server.models import difference
 from tickgate_server.models.aliases import change_alias, read_aliases
 from tickgate_server.models.loading import load
 from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE
-from tickgate_server.models.shadow_record import ShadowRecord, write_shadow_records
 
 PATIENT_MS = 60_000.0
 LOST = 3
@@ -200,18 +199,7 @@ def test_a_shadows_record_is_asked_for_where_the_settings_say_so(folder: Path, t
     ended = promote(folder, 2, "--config", str(file))
     assert (ended.exit_code, production(folder)) == (1, 1)
     assert "shadow_record missing against 10" in ended.stderr
-    record = ShadowRecord(
-        name="tiny",
-        version=2,
-        against=1,
-        decisions=10,
-        agreement=1.0,
-        mean_abs_divergence=0.0,
-        max_abs_divergence=0.0,
-        since_ns=1,
-        until_ns=2,
-    )
-    write_shadow_records(journal, [record])
+    shown(journal, "tiny", 2, decisions=10, agreed=10)
     assert promote(folder, 2, "--config", str(file)).exit_code == 0
     assert production(folder) == 2
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from tickgate_server.models.errors import ModelError
 from tickgate_server.models.package import Manifest
-from tickgate_server.models.shadow_record import ShadowRecord, ShadowRecordInvalid, read_shadow_record
+from tickgate_server.models.shadow_record import ShadowRecordInvalid, ShadowSummary, read_summary
 from tickgate_server.models.verdict import CHECKS, CheckName
 
 VERDICT = "verdict"
@@ -84,7 +84,7 @@ class PromotionRefused(ModelError):
 
 
 def judge(
-    manifest: Manifest, shadow: ShadowRecord | ShadowRecordInvalid | None, limits: PromotionLimits
+    manifest: Manifest, shadow: ShadowSummary | ShadowRecordInvalid | None, limits: PromotionLimits
 ) -> tuple[RuleResult, ...]:
     """Hold a version against every rule.
 
@@ -121,9 +121,9 @@ def judge_promotion(
     Raises:
         PromotionRefused: Names each rule and its figure.
     """
-    shadow: ShadowRecord | ShadowRecordInvalid | None
+    shadow: ShadowSummary | ShadowRecordInvalid | None
     try:
-        shadow = read_shadow_record(journal, manifest.name, manifest.version, production)
+        shadow = read_summary(journal, manifest.name, manifest.version, production)
     except ShadowRecordInvalid as error:
         shadow = error
     results = judge(manifest, shadow, limits)
@@ -166,10 +166,10 @@ def _missing(name: CheckName, *, required: bool) -> RuleResult:
 
 
 def _shadow_results(
-    shadow: ShadowRecord | ShadowRecordInvalid | None, limits: PromotionLimits
+    shadow: ShadowSummary | ShadowRecordInvalid | None, limits: PromotionLimits
 ) -> tuple[RuleResult, ...]:
     needed = limits.shadow_decisions > 0
-    if not isinstance(shadow, ShadowRecord):
+    if not isinstance(shadow, ShadowSummary):
         found = str(shadow) if shadow is not None else "it has no record as the shadow of what is production now"
         asked = f"at least {limits.shadow_decisions:,} decisions needed" if needed else "and none is asked for"
         limit = float(limits.shadow_decisions) if needed else None
