@@ -3,16 +3,19 @@
 import os
 import platform
 import tempfile
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import features, forest, gate, ghz, halt, models, rpc, stages
+from bench import features, forest, gate, ghz, halt, models, rpc, stages, swaps
 from rich.console import Console
+from rich.table import Table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz")
+PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "swaps")
 
 
 @click.command()
@@ -33,22 +36,19 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
     with tempfile.TemporaryDirectory(prefix="tickgate-bench-models-") as folder:
         repository = Path(folder)
         models.publish(repository)
+        tables: dict[str, Callable[[], Iterable[Table]]] = {
+            "stages": lambda: [stages.stages(repository)],
+            "features": lambda: [features.features()],
+            "gate": lambda: gate.gate(repository),
+            "halt": lambda: [halt.halt(repository)],
+            "forest": lambda: [forest.forest_table(largest=gbt_c)],
+            "ghz": lambda: [ghz.ghz(repository)],
+            "swaps": lambda: swaps.swaps(pairs, seconds, 300),
+        }
         for part in parts or PARTS:
-            if part == "stages":
-                console.print(stages.stages(repository))
-            elif part == "features":
-                console.print(features.features())
-            elif part == "gate":
-                for table in gate.gate(repository):
-                    console.print(table)
-            elif part == "halt":
-                console.print(halt.halt(repository))
-            elif part == "forest":
-                console.print(forest.forest_table(largest=gbt_c))
-            elif part == "ghz":
-                console.print(ghz.ghz(repository))
-            else:
-                console.print(rpc.compare(repository, part, rpc.SHAPES[:shapes], pairs, seconds))
+            chosen = partial(rpc.compare, repository, part, rpc.SHAPES[:shapes], pairs, seconds)
+            for table in tables[part]() if part in tables else [chosen()]:
+                console.print(table)
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
             file.write(f"\n```\n{console.export_text()}```\n")

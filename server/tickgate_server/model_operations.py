@@ -53,6 +53,7 @@ class Repository:
         load_limit_s: A load whose checks take longer has failed.
         follow_s: How often aliases are looked at; 0: never, and what others change is not seen.
         watch: Load versions that appear there without being asked.
+        own_process: Check packages in a process of their own; False, for an engine that is embedded: on a thread.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Repository:
     load_limit_s: float = 120.0
     follow_s: float = 0.5
     watch: bool = False
+    own_process: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ class ModelOperations:
             self._board.put(refused.name, refused.version, VersionState.FAILED, refused.error.why)
         self._board.subscribe(self._tell)
         if repository is not None:
-            self._loader = Loader(repository.inline_limit_us, repository.load_limit_s)
+            self._loader = Loader(
+                repository.inline_limit_us, repository.load_limit_s, own_process=repository.own_process
+            )
             on_versions = self._versions_found if repository.watch else None
             self._follower = Follower(
                 repository.folder, repository.follow_s, self._posted.append, self._aliases_found, on_versions
@@ -169,6 +173,11 @@ class ModelOperations:
         else:
             self._begin(name, version, done, self._loader, self._repository.folder / name / str(version))
 
+    @property
+    def checker(self) -> int | None:
+        """Process id of what checks packages; None: it runs no more, and the next load starts one."""
+        return None if self._loader is None else self._loader.pid
+
     def _begin(self, name: str, version: int, done: OnStatus, loader: Loader, folder: Path) -> None:
         began = partial(self._posted.append, partial(self._began, name, version))
         try:
@@ -184,15 +193,22 @@ class ModelOperations:
     def _began(self, name: str, version: int) -> None:
         self._board.put(name, version, VersionState.LOADING)
 
-    def _checked(self, name: str, version: int, result: LoadedModel | PackageError) -> None:
+    def _checked(self, name: str, version: int, result: LoadedModel | PackageError | VersionMissing) -> None:
         """On the loader's thread: a version passed, or did not."""
-        thread = None if isinstance(result, PackageError) else self._roster.threads.prepare(result)
-        self._posted.append(partial(self._take_in, name, version, result, thread))
-
-    def _take_in(self, name: str, version: int, result: LoadedModel | PackageError, thread: ModelThread | None) -> None:
         if isinstance(result, PackageError):
-            self._failed(name, version, result, result.why)
-            return
+            self._posted.append(partial(self._failed, name, version, result, result.why))
+        elif isinstance(result, VersionMissing):
+            self._posted.append(partial(self._missing, name, version, result))
+        else:
+            thread = self._roster.threads.prepare(result)
+            self._posted.append(partial(self._take_in, name, version, result, thread))
+
+    def _missing(self, name: str, version: int, error: VersionMissing) -> None:
+        self._registry.absent.pop((name, version), None)
+        self._board.put(name, version, VersionState.GONE)
+        self._answer(name, version, error)
+
+    def _take_in(self, name: str, version: int, result: LoadedModel, thread: ModelThread | None) -> None:
         try:
             self._roster.take_in(result, thread)
         except (JournalError, ValueError) as error:
@@ -215,6 +231,10 @@ class ModelOperations:
     def _failed(self, name: str, version: int, error: Exception, why: str) -> None:
         _LOG.error("model refused", model=name, version=version, check=type(error).__name__, why=why)
         self._registry.absent[name, version] = why
+        try:
+            self._roster.refuse(name, version, type(error).__name__)
+        except JournalError as unwritten:
+            _LOG.error("a refusal is not in the journal", model=name, version=version, why=str(unwritten))
         self._board.put(name, version, VersionState.FAILED, why)
         self._answer(name, version, error)
 

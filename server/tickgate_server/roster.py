@@ -117,6 +117,15 @@ class Roster:
         self._leaving.pop(model, None)
         self._changed()
 
+    def refuse(self, name: str, version: int, check: str) -> None:
+        """Tell the journal of a version that did not pass its checks.
+
+        Raises:
+            JournalError: It cannot be told.
+        """
+        if self._journal is not None:
+            self._journal.add_refused(name, version, check, clock_ns=self._desk.now_ns())
+
     def _make_room(self, model: LoadedModel) -> None:
         if (model.name, model.version) in self._desk.models or len(self._desk.models) < MODELS_LIMIT:
             return

@@ -25,10 +25,12 @@ def anonymous_kb(process: int) -> int:
 
 
 def processes_of(server: Served) -> list[int]:
-    """The server and its observer."""
+    """The server and its observer; what checks packages has nothing to do."""
     parent = server.process.process.pid
     tasks = Path(f"/proc/{parent}/task").iterdir()
-    return [parent, *(int(child) for task in tasks for child in (task / "children").read_text().split())]
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    observers = [int(child) for child in children if b"observer" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [parent, *observers]
 
 
 def requests_of(first: int, count: int) -> Iterator[pb.PredictRequest]:

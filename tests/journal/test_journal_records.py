@@ -279,6 +279,38 @@ def test_more_models_than_half_a_segment_are_refused(tmp_path: Path) -> None:
             writer.add_model(model("c"))
 
 
+def test_a_version_that_comes_back_has_the_index_it_had_and_another_hash_gets_its_own(tmp_path: Path) -> None:
+    first = model("first", 1)
+    with JournalWriter(tmp_path, segment_records=8) as writer:
+        assert writer.add_model(first) == 0
+        for _ in range(20):  # endless swaps state no more than two versions at a time
+            writer.unload_model(first)
+            writer.remove_model(first)
+            first = model("first", 1)
+            assert writer.add_model(first) == 0
+        assert writer.add_model(model("second", 1)) == 1
+        other = model("first", 1)
+        other.manifest.model_sha256 = "f" * 64
+        assert writer.add_model(other) == 2
+
+
+def test_aliases_are_restated_as_they_were_told_last(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path, segment_records=16) as writer:
+        for version in (1, 2):
+            writer.point_alias("m", "production", version)
+            writer.point_alias("m", "canary", 3, 12.5)
+        for number in range(5):  # an eighth of a segment is two: these are told once
+            writer.point_alias(f"m{number}", "production", 1)
+        append(writer, 40)
+        writer.settle()
+        with JournalReader(tmp_path) as reader:
+            told = [entry for entry in reader if isinstance(entry, ControlEntry)]
+    assert [entry.payload["version"] for entry in told if not entry.restated] == [1, 3, 2, 3, 1, 1, 1, 1, 1]
+    restated = {(e.payload["name"], e.payload["alias"]): e.payload for e in told if e.restated}
+    assert restated.keys() == {("m", "production"), ("m", "canary")}
+    assert (restated["m", "production"]["version"], restated["m", "canary"]["share_percent"]) == (2, 12.5)
+
+
 def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path)
     writer.close()

@@ -123,6 +123,27 @@ def test_the_models_are_those_of_the_last_start_after_retention_too(tmp_path: Pa
         assert loaded(scrape(address)) == expected
 
 
+def test_versions_come_and_go_while_a_server_serves(tmp_path: Path) -> None:
+    def loaded(samples: Samples) -> dict[str, float]:
+        return {dict(labels)["version"]: v for (name, labels), v in samples.items() if name == "tickgate_model_loaded"}
+
+    with observed(tmp_path) as address, JournalWriter(tmp_path, segment_records=16, retained_segments=2) as writer:
+        writer.append_control(ControlKind.SETTINGS, {})
+        writer.add_model(first := model("m", 1))
+        writer.add_refused("m", 2, "HashMismatch")
+        assert loaded(scrape(address)) == {"1": 1, "2": 0}
+        writer.add_model(model("m", 2))
+        assert loaded(scrape(address)) == {"1": 1, "2": 1}
+        writer.unload_model(first)
+        writer.remove_model(first)
+        assert loaded(scrape(address)) == {"2": 1}
+        append(writer, 40)
+        writer.settle()
+        assert loaded(scrape(address)) == {"2": 1}
+        writer.add_model(model("m", 1))
+        assert loaded(scrape(address)) == {"1": 1, "2": 1}
+
+
 def test_an_answer_found_late_as_it_left_is_not_counted_as_answered(tmp_path: Path) -> None:
     with JournalWriter(tmp_path) as writer, observed(tmp_path) as address:
         append(writer, 5)

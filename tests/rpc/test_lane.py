@@ -21,6 +21,7 @@ from tickgate_server.journal.entries import ControlEntry
 from tickgate_server.journal.layout import DECISION, ControlKind, RecordKind
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.models.aliases import change_alias
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.regimes import TradingState
@@ -59,6 +60,20 @@ def quoting(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
     folder = tmp_path_factory.mktemp("models32")
     publish_forest(folder, name="forest", features=micro32(), latency_budget_ms=60_000.0)
     return load_repository(folder)
+
+
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
+    """A forest whose canary answers for two fifths of the symbols; one of them also has no lane."""
+    folder = tmp_path_factory.mktemp("models")
+    publish_forest(folder, name="forest", seed=1, latency_budget_ms=60_000.0)
+    publish_forest(folder, name="forest", version=2, seed=2, latency_budget_ms=60_000.0)
+    publish_logistic(folder, name="line", latency_budget_ms=60_000.0)
+    publish_forest(folder, name="line", version=2, latency_budget_ms=60_000.0)
+    for name in ("forest", "line"):
+        change_alias(folder / name, "production", 1, expected=None, reason="a test", who="tester")
+        change_alias(folder / name, "canary", 2, expected=None, share_percent=40.0, reason="a test", who="tester")
+    return load_repository(folder, "forest")
 
 
 class Side:
@@ -366,6 +381,24 @@ def test_arbitrary_bytes_are_read_as_protobuf_reads_them(
     fast, slow = Side(registry, folder / "fast", lanes=True), Side(registry, folder / "slow", lanes=False)
     assert fast.predict(data) == slow.predict(data)
     assert fast.stream(data) == slow.stream(data)
+    assert_same_journal(fast, slow)
+
+
+@settings(max_examples=10)
+@given(walks, st.data())
+def test_a_canary_is_chosen_alike_on_both_ways(
+    choosing: ModelRegistry, tmp_path_factory: pytest.TempPathFactory, walk: list[tuple[float, float]], data: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("journals")
+    fast = Side(choosing, folder / "fast", lanes=True)
+    slow = Side(choosing, folder / "slow", lanes=False)
+    references = st.sampled_from(["", "forest", "forest@production", "forest@canary", "forest:1", "line", "line:2"])
+    for index, trade in enumerate(walk):
+        for symbol in ("A", "G", "LOTS", "H"):
+            request = tick(
+                symbol, START_NS + index * 10**8, sequence=index + 1, trade=trade, model=data.draw(references)
+            ).SerializeToString()
+            assert fast.predict(request) == slow.predict(request)
     assert_same_journal(fast, slow)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,9 @@ class ServerProcess:
         journal: Folder of its own journal, if its arguments name no other.
     """
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: list[str], environment: Mapping[str, str], program: Sequence[str] = (TICKGATE,)
+    ) -> None:
         self.events: list[dict[str, Any]] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._ended = False
@@ -55,7 +57,7 @@ class ServerProcess:
             self._journal.name,
         ]
         self.process = subprocess.Popen(
-            [TICKGATE, "serve", *own, *arguments],
+            [*program, "serve", *own, *arguments],
             stderr=subprocess.PIPE,
             text=True,
             env={**WITHOUT_RISK_DATA, **os.environ, **environment},
@@ -118,10 +120,14 @@ class ServerProcess:
 
 @contextmanager
 def server(
-    models: Path, *arguments: str, environment: Mapping[str, str] | None = None, ready: str = "serving"
+    models: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    ready: str = "serving",
+    program: Sequence[str] = (TICKGATE,),
 ) -> Iterator[tuple[ServerProcess, str]]:
     """A server that logged `ready`, and its address; killed on the way out if it still runs."""
-    running = ServerProcess(["--models", str(models), *arguments], environment or {})
+    running = ServerProcess(["--models", str(models), *arguments], environment or {}, program)
     try:
         yield running, str(running.wait_for(ready)["address"])
     finally:
@@ -176,11 +182,15 @@ class Served:
 
 @contextmanager
 def served(
-    models: Path, *arguments: str, environment: Mapping[str, str] | None = None, ready: str = "serving"
+    models: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    ready: str = "serving",
+    program: Sequence[str] = (TICKGATE,),
 ) -> Iterator[Served]:
     """As `server`, with a channel."""
     with (
-        server(models, *arguments, environment=environment, ready=ready) as (running, address),
+        server(models, *arguments, environment=environment, ready=ready, program=program) as (running, address),
         grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
         line = running.logged(ready)[-1]

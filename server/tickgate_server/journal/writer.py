@@ -111,6 +111,7 @@ class JournalWriter(SegmentedFolder):
         self._indices: dict[tuple[str, int, str], int] = {}
         self._next_index = 0
         self._aliases: dict[tuple[str, str], int] = {}  # numbers of those that are restated
+        self._refused: dict[tuple[str, int], int] = {}  # numbers of those that are restated, or were
         self._refusals = 0
         self._flags = 0  # of the decision at hand: set only while one that did not fit is appended
 
@@ -356,6 +357,9 @@ class JournalWriter(SegmentedFolder):
         self._state(ControlKind.MODEL, index, payload, clock_ns)
         self._next_index = max(self._next_index, index + 1)
         self._models[model] = self._indices[identity] = index
+        refused = self._refused.get((model.name[:48], model.version))
+        if refused is not None:  # that is no news any more
+            self._statements.pop((ControlKind.MODEL_REFUSED, refused), None)
         if len(self._indices) > INDICES_KEPT:
             del self._indices[next(iter(self._indices))]
         return index
@@ -403,13 +407,15 @@ class JournalWriter(SegmentedFolder):
             NoSegment: As `append_decision`.
             JournalClosed: As `append_decision`.
         """
-        if self._refusals >= self._capacity // 4:
-            return
         # A folder's name may be no Unicode.
         readable = name.encode(errors="backslashreplace").decode()[:48]
+        number = self._refused.get((readable, version), self._refusals)
+        if number >= self._capacity // 4:
+            return
         payload = {"name": readable, "version": version, "check": check}
-        self._state(ControlKind.MODEL_REFUSED, self._refusals, payload, clock_ns)
-        self._refusals += 1
+        self._state(ControlKind.MODEL_REFUSED, number, payload, clock_ns)
+        self._refused[readable, version] = number
+        self._refusals = max(self._refusals, number + 1)
 
     def unload_model(self, model: LoadedModel, *, clock_ns: int = 0) -> None:
         """Tell that nothing answers with a version any more, with a MODEL_UNLOADED record; see `remove_model`.

@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 
-from tickgate_server.models.errors import CheckerFailed, LoadsFull, PackageError
+from tickgate_server.models.errors import CheckerFailed, LoadsFull, PackageError, VersionMissing
 from tickgate_server.models.handover import error_of, model_of
 from tickgate_server.models.loading import LoadedModel, load
 
@@ -36,6 +36,8 @@ _CLOSE_S = 2.0
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _LOG = structlog.get_logger()
 
+OnLoaded: TypeAlias = Callable[[LoadedModel | PackageError | VersionMissing], None]
+
 
 class Checker:
     """One checker process; one thread at a time.
@@ -46,6 +48,7 @@ class Checker:
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
+        self._closed = False
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,6 +65,8 @@ class Checker:
         if self._child is not None and self._child.poll() is None:
             return
         self._end()
+        if self._closed:
+            raise ChildProcessError("the checker was ended with its server")
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "tickgate_server.models.checker"],
             stdin=subprocess.PIPE,
@@ -101,7 +106,8 @@ class Checker:
         return model_of(folder, said, answers.read_into)
 
     def close(self) -> None:
-        """End the child, whatever it is at."""
+        """End the child, whatever it is at, and start no other."""
+        self._closed = True
         self._end()
 
     def _end(self) -> str:
@@ -177,15 +183,18 @@ class Loader:
     Args:
         inline_limit_us: As `loading.load`.
         limit_s: As `Checker`.
+        own_process: False: the checks run on a thread here, and hold answers up.
     """
 
-    def __init__(self, inline_limit_us: float, limit_s: float) -> None:
+    def __init__(self, inline_limit_us: float, limit_s: float, *, own_process: bool = True) -> None:
         self._inline_limit_us = inline_limit_us
         self._checker = Checker(limit_s)
-        self._asked: queue.Queue[tuple[Path, Callable[[], None], Callable[[LoadedModel | PackageError], None]] | None]
-        self._asked = queue.Queue(LOADS_LIMIT)
+        self._own_process = own_process
+        self._asked: queue.Queue[tuple[Path, Callable[[], None], OnLoaded] | None] = queue.Queue(LOADS_LIMIT)
         self._closed = False
         self._thread: Thread | None = None
+        if not own_process:
+            return
         try:
             self._checker.start()  # a bare interpreter yet, and nobody is answered while it starts
         except OSError as error:  # tried again with the first load
@@ -196,13 +205,13 @@ class Loader:
         """As `Checker`."""
         return self._checker.pid
 
-    def load(self, folder: Path, began: Callable[[], None], done: Callable[[LoadedModel | PackageError], None]) -> None:
+    def load(self, folder: Path, began: Callable[[], None], done: OnLoaded) -> None:
         """Load a package after those that were asked for before.
 
         Args:
             folder: `<repository>/<name>/<version>/`.
             began: Called on the loader's thread when its checks begin.
-            done: Called there with the version, or with why it does not serve.
+            done: Called there with the version, or with why it does not serve; without `began` where it is not there.
 
         Raises:
             LoadsFull: Too many wait.
@@ -224,17 +233,26 @@ class Loader:
                 self._asked.put_nowait(None)
             self._thread.join(_CLOSE_S)
 
+    def _check(self, folder: Path) -> LoadedModel | PackageError:
+        if not self._own_process:
+            return _loaded(folder, self._inline_limit_us)
+        try:
+            return self._checker.check(folder, self._inline_limit_us)
+        except PackageError as error:
+            return error
+
     def _is_closed(self) -> bool:
         return self._closed
 
     def _work(self) -> None:
         while (asked := self._asked.get()) is not None and not self._closed:
             folder, began, done = asked
+            if not folder.is_dir():
+                done(VersionMissing(folder.parent.name, int(folder.name)))
+                continue
             began()
             try:
-                result: LoadedModel | PackageError = self._checker.check(folder, self._inline_limit_us)
-            except PackageError as error:
-                result = error
+                result = self._check(folder)
             except Exception as error:  # noqa: BLE001 - the thread must go on, and who waits must be told
                 _LOG.error("load failed", folder=str(folder), exc_info=error)
                 result = CheckerFailed(folder, f"it cannot be taken over: {error!r}")

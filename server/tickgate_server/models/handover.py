@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tickgate_server.features.schema import feature_set
 from tickgate_server.models.errors import PackageError, by_name
 from tickgate_server.models.forest import CompiledForest
-from tickgate_server.models.loading import LoadedModel, read_model
+from tickgate_server.models.loading import WARM_UP_RUNS_LEAST, LoadedModel, read_model
 from tickgate_server.models.package import CHECKED, MODEL_FILE, Golden, Manifest
 from tickgate_server.models.session import Session
 
@@ -29,6 +29,7 @@ def said_of(model: LoadedModel) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         "not_compiled": model.not_compiled,
         "warm_up_us_p99": model.warm_up_us_p99,
         "inline": model.inline,
+        "sample": model.manifest.golden.inputs[0],
         "width": 0,
         "arrays": [],
     }
@@ -72,6 +73,9 @@ def model_of(folder: Path, said: dict[str, Any], read_into: Callable[[memoryview
     else:
         path = folder / MODEL_FILE
         scorer = Session(path, read_model(path, manifest), features.width)
+    sample = np.array(said["sample"], np.float32)
+    for _ in range(WARM_UP_RUNS_LEAST):  # its first runs in this process are slower
+        scorer.score(sample)
     return LoadedModel.of(
         manifest,
         features,

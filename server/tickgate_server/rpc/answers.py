@@ -101,7 +101,7 @@ class Answers:
         """Versions came or went, or an alias means another one: between two requests."""
         self._encoder.keep(self._engine.roster.kept)
         self._lane.follow()
-        if not self._pending and self._decision.model not in self._engine.roster.numbers:
+        if self._decision.model not in self._engine.roster.numbers:  # it is let go of, and freed by another thread
             self._decision.model = None
 
     @property
