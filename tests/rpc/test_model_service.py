@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.desk import refused
 from tests.support.messages import tick
 from tests.support.packages import publish_logistic
-from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, served
+from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, run, served
 from tests.support.promotion import shown, verdict
 
 from tickgate.v1 import model_pb2 as pb
@@ -431,10 +431,14 @@ def test_health_comes_to_know_a_model_that_was_published_while_the_server_ran(mo
     health.cancel()
 
 
-def test_a_watch_ends_ok_when_the_server_drains(models: ModelsOf) -> None:
+def test_a_watch_ends_ok_when_the_server_drains_and_all_that_was_changed_replays(models: ModelsOf) -> None:
     """The last test of its server."""
+    models.answers("tiny")
     watch = models.stub.WatchModels(pb.WatchModelsRequest(name="tiny"), timeout=CALL_S)
     assert next(watch).HasField("models")
     assert models.server.process.stop() == 0
     assert list(watch) == []
     assert watch.code() is grpc.StatusCode.OK
+    replayed = run("replay", str(models.server.process.journal), "--models", str(models.repository))
+    assert (replayed.returncode, replayed.stderr) == (0, "")
+    assert " 0 differ" in replayed.stdout
