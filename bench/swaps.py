@@ -16,11 +16,12 @@ from pathlib import Path
 from statistics import median
 
 import click
-from bench import models, servers
+from bench import servers
 from bench.requests import write_requests
 from bench.rpc import Shape, load
 from rich.console import Console
 from rich.table import Table
+from tests.support.packages import publish_forest
 from tests.support.processes import Served, served
 from tests.support.swapping import PROGRAM
 
@@ -132,7 +133,7 @@ def many_beside_one(seconds: float, pairs: int) -> Table:
         table.add_column(heading, justify="right")
     with tempfile.TemporaryDirectory(prefix="tickgate-bench-swaps-") as name:
         folder = Path(name)
-        models.publish(folder / "one")
+        publish_forest(folder / "one", name="bench", trees=200)
         for number in range(20):
             for version in (1, 2, 3):
                 _copy(folder / "one" / "bench" / "1", folder / "many" / f"model-{number}" / str(version))
@@ -164,8 +165,8 @@ def swaps(pairs: int, seconds: float, count: int) -> list[Table]:
     beside = many_beside_one(seconds, pairs)
     with tempfile.TemporaryDirectory(prefix="tickgate-bench-swaps-") as name:
         folder = Path(name)
-        for trees in (200, 201):  # two packages, not one twice
-            models.publish(folder / "models", trees=trees)
+        for version in (1, 2):
+            publish_forest(folder / "models", name="bench", version=version, seed=version, trees=200)
         environment = {
             "SWAPS_MODEL": "bench",
             "SWAPS_WHILE": str(folder / "swap"),
