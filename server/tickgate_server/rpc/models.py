@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from tickgate.v1 import model_pb2 as pb
 from tickgate_server.errors import FieldInvalid
 from tickgate_server.model_operations import ModelOperations
-from tickgate_server.models.aliases import Aliases, AliasName
+from tickgate_server.models.aliases import TEXT_BYTES, Aliases, AliasName
 from tickgate_server.models.errors import ModelNotFound, VersionMissing
 from tickgate_server.models.package import is_name, read_manifest
 from tickgate_server.models.promotion import PromotionLimits, RuleResult, failures, judge_promotion
@@ -124,7 +124,7 @@ class Models:
 
     def _load(self, request: pb.LoadModelRequest, done: Done) -> None:
         name, version = _name(request.name), _version(request.version)
-        reason, who = _told(request.reason), request.who or _NOBODY
+        reason, who = _told(request.reason), _who(request.who)
         _LOG.info("model to be loaded", model=name, version=version, reason=reason, who=who)
         loaded = _then(done, lambda _: done(pb.LoadModelResponse(version=self._board.version(name, version))))
         found = _then(done, lambda _: self._running.load(name, version, loaded))
@@ -132,7 +132,7 @@ class Models:
 
     def _unload(self, request: pb.UnloadModelRequest, done: Done) -> None:
         name, version = _name(request.name), _version(request.version)
-        reason, who = _told(request.reason), request.who or _NOBODY
+        reason, who = _told(request.reason), _who(request.who)
         _LOG.info("model to be unloaded", model=name, version=version, force=request.force, reason=reason, who=who)
         unloaded = _then(done, lambda _: done(pb.UnloadModelResponse()))
         self._running.unload(name, version, unloaded, force=request.force)
@@ -153,7 +153,7 @@ class Models:
             _version(request.version),
             request.expected_version or None,
             _told(request.reason),
-            request.who or _NOBODY,
+            _who(request.who),
             share,
             _override(request.override, alias),
         )
@@ -194,7 +194,7 @@ class Models:
             request.version or None,
             request.expected_version or None,
             _told(request.reason),
-            request.who or _NOBODY,
+            _who(request.who),
             share_percent,
         )
 
@@ -251,7 +251,7 @@ class Models:
         )
 
     def _roll_back(self, request: pb.RollBackRequest, done: Done) -> None:
-        name, reason, who = _name(request.name), _told(request.reason), request.who or _NOBODY
+        name, reason, who = _name(request.name), _told(request.reason), _who(request.who)
         expected = request.expected_version or None
 
         def rolled_back(aliases: Aliases) -> None:
@@ -296,16 +296,22 @@ def _version(version: int) -> int:
 
 
 def _told(reason: str) -> str:
-    if not reason.strip():
-        raise FieldInvalid("reason", "some words that say why", reason)
+    if not (reason.strip() and len(reason.encode()) <= TEXT_BYTES):
+        raise FieldInvalid("reason", f"1 to {TEXT_BYTES} bytes that say why", reason)
     return reason
+
+
+def _who(who: str) -> str:
+    if len(who.encode()) > TEXT_BYTES:
+        raise FieldInvalid("who", f"up to {TEXT_BYTES} bytes", who)
+    return who or _NOBODY
 
 
 def _override(override: str, alias: AliasName) -> str:
     if override and alias != "production":
         raise FieldInvalid("override", "none: only a promotion is held to rules", override)
-    if override and not override.strip():
-        raise FieldInvalid("override", "some words that say why, or none", override)
+    if override and not (override.strip() and len(override.encode()) <= TEXT_BYTES):
+        raise FieldInvalid("override", f"up to {TEXT_BYTES} bytes that say why, or none", override)
     return override
 
 
