@@ -35,6 +35,7 @@ from tickgate_server.risk.feed import RiskDataFeed
 from tickgate_server.risk.limits import Limits, LimitsFileInvalid, read_limits
 from tickgate_server.rpc.admin import ReadLimits
 from tickgate_server.rpc.listener import Bound, ListenerSettings, choose
+from tickgate_server.rpc.models import PromotionTerms
 from tickgate_server.rpc.services import Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
@@ -206,6 +207,14 @@ def place_risk_data(settings: Settings) -> None:
     _LOG.info("first risk data", file=str(given), symbols=len(data.symbols), as_of_ns=data.as_of_ns)
 
 
+def promotion_terms(settings: Settings) -> PromotionTerms:
+    """What versions are held to that are to be production; shadows' records are beside the journal of all workers."""
+    folder = settings.journal.folder
+    if folder is not None and settings.worker.count > 1:
+        folder = folder.parent
+    return PromotionTerms(settings.models.repository, folder, settings.promotion)
+
+
 def serve(
     settings: Settings, started: float, link: WorkerLink | None = None, read_again: ReadLimits | None = None
 ) -> None:
@@ -364,6 +373,12 @@ def _serve(
             tls_key=section.tls_key,
             tls_client_ca=section.tls_client_ca,
         ),
-        Services(engine, read_limits, worker=settings.worker.index, workers=settings.worker.count),
+        Services(
+            engine,
+            read_limits,
+            promotion_terms(settings),
+            worker=settings.worker.index,
+            workers=settings.worker.count,
+        ),
     )
     listener.run(on_bound, on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))

@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tickgate_server.models.promotion import PromotionLimits
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.risk.limits import Limits
 
@@ -284,6 +285,7 @@ class Settings(BaseSettings):
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()
     fundamentals: FundamentalsSection = FundamentalsSection()
+    promotion: PromotionLimits = PromotionLimits()
     worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
 

@@ -60,6 +60,7 @@ class ControlKind(IntEnum):
     MODEL_DEGRADED = 16  # the observer found a version degraded: name, version
     MODEL_REOPENED = 17  # a person opened it again: name, version, reason, who
     MODEL_UNLOADED = 18  # a version was let go of, nothing answers with it any more: index, name, version
+    ALIAS_CHANGED = 19  # who changed an alias and why: name, then a change of `models.aliases`; decides nothing
     FUNDAMENTALS = 20  # another table of fundamentals came into force: sha256 of its file, kept beside the segments
 
 

@@ -19,6 +19,8 @@ ModelError
 │   └── RepositoryReadOnly  the repository cannot be written
 ├── VersionInUse            an alias means the version that was to be unloaded
 ├── LoadsFull               too many versions wait for their checks
+├── PromotionRefused        it does not pass the rules: `models.promotion`
+├── ShadowRecordInvalid     the file of a shadow's record is none: `models.shadow_record`
 ├── ModelNotFound           no such name, version or alias
 ├── ModelNotLoaded          known, and not fit to serve
 └── ModelBusy               its queue is full

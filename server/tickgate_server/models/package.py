@@ -146,6 +146,11 @@ class Manifest(_Strict):
         return self
 
 
+def is_name(name: str) -> bool:
+    """Whether a model may have this name; no other is looked for on disk."""
+    return re.fullmatch(NAME, name) is not None and not name.endswith("\n")
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
