@@ -402,7 +402,7 @@ class ModelInferRequest(_message.Message):
 
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-            """None is known."""
+            """`shared_memory_region` is refused; others are ignored."""
 
         @_builtins.property
         def contents(self) -> Global___InferTensorContents:
@@ -455,7 +455,7 @@ class ModelInferRequest(_message.Message):
         name: _builtins.str
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-            """None is known."""
+            """`shared_memory_region` and `classification` are refused; others are ignored."""
 
         def __init__(
             self,
@@ -505,7 +505,7 @@ class ModelInferRequest(_message.Message):
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
         """`timeout`: microseconds from arrival, int64 or uint64; 0: none of the caller's own. A caller's gRPC deadline counts
-        as well. Others that do not begin with `triton_` are ignored.
+        as well. Those that begin with `triton_` are refused, others ignored.
         """
 
     @_builtins.property
@@ -931,7 +931,7 @@ class RepositoryIndexResponse(_message.Message):
         version: _builtins.str
         """Empty for a model of which nothing was loaded yet."""
         state: _builtins.str
-        """LOADING, READY, UNLOADING, UNAVAILABLE; empty for a model of which nothing was loaded yet."""
+        """LOADING, READY, UNAVAILABLE; empty for a model of which nothing was loaded yet."""
         reason: _builtins.str
         """Why it is UNAVAILABLE."""
         def __init__(
@@ -997,7 +997,7 @@ class RepositoryModelLoadRequest(_message.Message):
     model_name: _builtins.str
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelRepositoryParameter]:
-        """None is known: a configuration or files in place of those on disk are INVALID_ARGUMENT."""
+        """None is known: a configuration or files in place of those on disk are UNIMPLEMENTED."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class GRPCInferenceServiceStub(object):
 
     On the service listener: the calls up to ModelStatistics. On the admin listener: all of them. A call of Triton's that
     is not here is UNIMPLEMENTED. Errors: INVALID_ARGUMENT (names the tensor or parameter), NOT_FOUND (model, or version),
-    UNAVAILABLE (a version that is not ready; draining), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
+    UNAVAILABLE (a version that is not ready), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
     large), DEADLINE_EXCEEDED (timeout or gRPC deadline), INTERNAL (the model failed as it ran, or did not load).
     """
 
@@ -106,7 +106,7 @@ class GRPCInferenceServiceServicer(object):
 
     On the service listener: the calls up to ModelStatistics. On the admin listener: all of them. A call of Triton's that
     is not here is UNIMPLEMENTED. Errors: INVALID_ARGUMENT (names the tensor or parameter), NOT_FOUND (model, or version),
-    UNAVAILABLE (a version that is not ready; draining), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
+    UNAVAILABLE (a version that is not ready), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
     large), DEADLINE_EXCEEDED (timeout or gRPC deadline), INTERNAL (the model failed as it ran, or did not load).
     """
 
@@ -125,7 +125,7 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ModelReady(self, request, context):
-        """Whether a model, or a version of it, can be asked now.
+        """Whether a model, or a version of it, can be asked now; false also for one that there is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,9 +174,10 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelLoad(self, request, context):
-        """Load the versions of a model that its config.pbtxt asks for, by default the highest; those that were loaded and are
-        not asked for any more are unloaded. Answered when all of that is done. INTERNAL, with the reason, if one cannot be
-        loaded; what was ready before stays ready.
+        """Load the versions of a model that its config.pbtxt asks for, by default the highest (of packages with a manifest
+        all); those that were loaded and are not asked for any more are unloaded. Answered when all of that is done.
+        INTERNAL, with the reasons, if one cannot be loaded; if it was ready it stays so as it was, and the others of the
+        model are loaded all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,7 +263,7 @@ class GRPCInferenceService(object):
 
     On the service listener: the calls up to ModelStatistics. On the admin listener: all of them. A call of Triton's that
     is not here is UNIMPLEMENTED. Errors: INVALID_ARGUMENT (names the tensor or parameter), NOT_FOUND (model, or version),
-    UNAVAILABLE (a version that is not ready; draining), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
+    UNAVAILABLE (a version that is not ready), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
     large), DEADLINE_EXCEEDED (timeout or gRPC deadline), INTERNAL (the model failed as it ran, or did not load).
     """
 

@@ -33,7 +33,7 @@ class GRPCInferenceServiceStub:
 
     On the service listener: the calls up to ModelStatistics. On the admin listener: all of them. A call of Triton's that
     is not here is UNIMPLEMENTED. Errors: INVALID_ARGUMENT (names the tensor or parameter), NOT_FOUND (model, or version),
-    UNAVAILABLE (a version that is not ready; draining), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
+    UNAVAILABLE (a version that is not ready), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
     large), DEADLINE_EXCEEDED (timeout or gRPC deadline), INTERNAL (the model failed as it ran, or did not load).
     """
 
@@ -46,7 +46,7 @@ class GRPCInferenceServiceStub:
     ServerReady: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ServerReadyRequest, _grpc_service_pb2.ServerReadyResponse]
     """Whether the models that were to be loaded at the start are ready."""
     ModelReady: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelReadyRequest, _grpc_service_pb2.ModelReadyResponse]
-    """Whether a model, or a version of it, can be asked now."""
+    """Whether a model, or a version of it, can be asked now; false also for one that there is not."""
     ServerMetadata: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ServerMetadataRequest, _grpc_service_pb2.ServerMetadataResponse]
     """Who serves, and with which extensions."""
     ModelMetadata: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelMetadataRequest, _grpc_service_pb2.ModelMetadataResponse]
@@ -60,9 +60,10 @@ class GRPCInferenceServiceStub:
     RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryIndexRequest, _grpc_service_pb2.RepositoryIndexResponse]
     """What is in the repository, and in which state."""
     RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelLoadRequest, _grpc_service_pb2.RepositoryModelLoadResponse]
-    """Load the versions of a model that its config.pbtxt asks for, by default the highest; those that were loaded and are
-    not asked for any more are unloaded. Answered when all of that is done. INTERNAL, with the reason, if one cannot be
-    loaded; what was ready before stays ready.
+    """Load the versions of a model that its config.pbtxt asks for, by default the highest (of packages with a manifest
+    all); those that were loaded and are not asked for any more are unloaded. Answered when all of that is done.
+    INTERNAL, with the reasons, if one cannot be loaded; if it was ready it stays so as it was, and the others of the
+    model are loaded all the same.
     """
     RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelUnloadRequest, _grpc_service_pb2.RepositoryModelUnloadResponse]
     """Unload all versions of a model. Runs under way finish."""
@@ -75,7 +76,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
 
     On the service listener: the calls up to ModelStatistics. On the admin listener: all of them. A call of Triton's that
     is not here is UNIMPLEMENTED. Errors: INVALID_ARGUMENT (names the tensor or parameter), NOT_FOUND (model, or version),
-    UNAVAILABLE (a version that is not ready; draining), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
+    UNAVAILABLE (a version that is not ready), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
     large), DEADLINE_EXCEEDED (timeout or gRPC deadline), INTERNAL (the model failed as it ran, or did not load).
     """
 
@@ -85,7 +86,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     ServerReady: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ServerReadyRequest, _grpc_service_pb2.ServerReadyResponse]  # type: ignore[assignment]
     """Whether the models that were to be loaded at the start are ready."""
     ModelReady: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelReadyRequest, _grpc_service_pb2.ModelReadyResponse]  # type: ignore[assignment]
-    """Whether a model, or a version of it, can be asked now."""
+    """Whether a model, or a version of it, can be asked now; false also for one that there is not."""
     ServerMetadata: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ServerMetadataRequest, _grpc_service_pb2.ServerMetadataResponse]  # type: ignore[assignment]
     """Who serves, and with which extensions."""
     ModelMetadata: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelMetadataRequest, _grpc_service_pb2.ModelMetadataResponse]  # type: ignore[assignment]
@@ -99,9 +100,10 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     RepositoryIndex: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryIndexRequest, _grpc_service_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
     """What is in the repository, and in which state."""
     RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelLoadRequest, _grpc_service_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
-    """Load the versions of a model that its config.pbtxt asks for, by default the highest; those that were loaded and are
-    not asked for any more are unloaded. Answered when all of that is done. INTERNAL, with the reason, if one cannot be
-    loaded; what was ready before stays ready.
+    """Load the versions of a model that its config.pbtxt asks for, by default the highest (of packages with a manifest
+    all); those that were loaded and are not asked for any more are unloaded. Answered when all of that is done.
+    INTERNAL, with the reasons, if one cannot be loaded; if it was ready it stays so as it was, and the others of the
+    model are loaded all the same.
     """
     RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelUnloadRequest, _grpc_service_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
     """Unload all versions of a model. Runs under way finish."""
@@ -113,7 +115,7 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
     On the service listener: the calls up to ModelStatistics. On the admin listener: all of them. A call of Triton's that
     is not here is UNIMPLEMENTED. Errors: INVALID_ARGUMENT (names the tensor or parameter), NOT_FOUND (model, or version),
-    UNAVAILABLE (a version that is not ready; draining), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
+    UNAVAILABLE (a version that is not ready), RESOURCE_EXHAUSTED (as much waits as may, or an answer is too
     large), DEADLINE_EXCEEDED (timeout or gRPC deadline), INTERNAL (the model failed as it ran, or did not load).
     """
 
@@ -139,7 +141,7 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grpc_service_pb2.ModelReadyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_service_pb2.ModelReadyResponse, _abc.Awaitable[_grpc_service_pb2.ModelReadyResponse]]:
-        """Whether a model, or a version of it, can be asked now."""
+        """Whether a model, or a version of it, can be asked now; false also for one that there is not."""
 
     @_abc_1.abstractmethod
     def ServerMetadata(
@@ -195,9 +197,10 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grpc_service_pb2.RepositoryModelLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_service_pb2.RepositoryModelLoadResponse, _abc.Awaitable[_grpc_service_pb2.RepositoryModelLoadResponse]]:
-        """Load the versions of a model that its config.pbtxt asks for, by default the highest; those that were loaded and are
-        not asked for any more are unloaded. Answered when all of that is done. INTERNAL, with the reason, if one cannot be
-        loaded; what was ready before stays ready.
+        """Load the versions of a model that its config.pbtxt asks for, by default the highest (of packages with a manifest
+        all); those that were loaded and are not asked for any more are unloaded. Answered when all of that is done.
+        INTERNAL, with the reasons, if one cannot be loaded; if it was ready it stays so as it was, and the others of the
+        model are loaded all the same.
         """
 
     @_abc_1.abstractmethod
