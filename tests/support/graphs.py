@@ -67,7 +67,7 @@ def identity(datatype: str, shape: Shape = (None,)) -> bytes:
 
 
 def long(nodes: int, numbers: int = 50_000) -> bytes:
-    """y = x after a chain of nodes that each take the sine of so many numbers, none of them 0.5 ms: it can be stopped."""
+    """y = x after a chain of nodes that each take the sine of so many numbers, none of them 0.5 ms: it can stop."""
     chain = [
         helper.make_node("Expand", ["x", "shape"], ["s0"]),
         *(helper.make_node("Sin", [f"s{node}"], [f"s{node + 1}"]) for node in range(nodes)),

@@ -206,6 +206,7 @@ class PlainRepository:
         for name in self._names() if load_all else ():
             self._tried(name)
         self._started = True
+        _LOG.info("inference models loaded", ready=len(self.ready_models()), folder=str(self._folder))
         while (command := self._commands.get()) is not None:
             command()
             self._let_go()

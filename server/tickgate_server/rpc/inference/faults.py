@@ -51,13 +51,15 @@ class TimeoutExpired(InferenceFault):
 
     Attributes:
         allowed_ns: From arrival.
-        where: Whether it waited or ran.
+        ran: It did; else it waited.
     """
 
-    def __init__(self, allowed_ns: int, where: str) -> None:
-        super().__init__(f"Request timeout expired: {allowed_ns / 1e3:.0f} us since arrival, while it {where}")
+    def __init__(self, allowed_ns: int, *, ran: bool, callers: bool) -> None:
+        """With `callers` it was the gRPC deadline, which the caller's own gRPC may notice first, in these words."""
+        what = "Deadline Exceeded" if callers else "Request timeout expired"
+        super().__init__(f"{what}: {allowed_ns / 1e3:.0f} us since arrival, while it {'ran' if ran else 'waited'}")
         self.allowed_ns = allowed_ns
-        self.where = where
+        self.ran = ran
 
 
 class RunFailed(InferenceFault):

@@ -62,7 +62,8 @@ class Runs:
             limits_ns = (self._longest_ns, remaining_ns, _timeout_ns(request))
             allowed_ns = min(limit for limit in limits_ns if limit)
             job = Job(arrival_ns + allowed_ns, partial(self._work, model, request))
-            job.on_ended = lambda: done(self._concluded(model, job, arrival_ns))
+            callers = allowed_ns == remaining_ns
+            job.on_ended = lambda: done(self._concluded(model, job, arrival_ns, callers=callers))
             self._threads.submit(job)
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(model, error, arrival_ns)
@@ -89,12 +90,12 @@ class Runs:
 
     # -- on whichever thread ends it -----------------------------------------------------------------------------------
 
-    def _concluded(self, model: PlainModel, job: Job, arrival_ns: int) -> Answer:
+    def _concluded(self, model: PlainModel, job: Job, arrival_ns: int, *, callers: bool) -> Answer:
         """The answer to a job that has an outcome; counted, and the model let go of."""
         job.work = None
         now_ns = perf_counter_ns()
         if job.outcome is not Outcome.SCORED:
-            late = TimeoutExpired(job.due_ns - arrival_ns, "ran" if job.started_ns else "waited")
+            late = TimeoutExpired(job.due_ns - arrival_ns, ran=job.started_ns != 0, callers=callers)
             # A run that was stopped raises as well.
             fault = job.error if job.outcome is Outcome.FAILED and job.error is not None else late
             return self._refused(model, fault, arrival_ns)
