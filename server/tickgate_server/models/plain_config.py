@@ -189,16 +189,16 @@ def _policy(tree: Node) -> tuple[int, tuple[int, ...]]:
     """How many of the highest versions, 0 for all; or which."""
     if "version_policy" not in tree:
         return 1, ()
-    policy = _message(tree["version_policy"][-1], "version_policy")
+    policy = _inner(tree, "version_policy")
     if set(policy) == {"all"}:
         return 0, ()
     if set(policy) == {"latest"}:
-        latest = _message(policy["latest"][-1], "version_policy.latest")
+        latest = _inner(policy, "latest")
         count = _one(latest, "num_versions", _integer, 1)
         if count >= 1:
             return count, ()
     if set(policy) == {"specific"}:
-        specific = _message(policy["specific"][-1], "version_policy.specific")
+        specific = _inner(policy, "specific")
         versions = tuple(_integer(one, "version_policy.specific.versions") for one in specific.get("versions", []))
         if versions:
             return 0, versions
@@ -209,7 +209,7 @@ def _parameters(tree: Node) -> Iterator[tuple[str, str]]:
     for place, value in enumerate(tree.get("parameters", [])):
         where = f"parameters[{place}]"
         one = _message(value, where)
-        inner = _message(one["value"][-1], f"{where}.value") if "value" in one else {}
+        inner = _inner(one, "value")
         yield _one(one, "key", _string, ""), _one(inner, "string_value", _string, "")
 
 
@@ -220,8 +220,18 @@ def _require(tree: Node, key: str, expected: str) -> None:
 
 
 def _one(tree: Node, key: str, read: "Callable[[Scalar | Node, str], _Value]", default: _Value) -> _Value:
-    """The last value of a field, as protobuf has it for one that is given again."""
-    return read(tree[key][-1], key) if key in tree else default
+    """The value of a field that is not repeated."""
+    if key not in tree:
+        return default
+    if len(tree[key]) != 1:
+        raise ValueError(f"{key}: expected one value, got {len(tree[key])}")
+    return read(tree[key][0], key)
+
+
+def _inner(tree: Node, key: str) -> Node:
+    """A message in a field that is not repeated; an empty one where it is not given."""
+    empty: Node = {}
+    return _one(tree, key, _message, empty)
 
 
 def _message(value: "Scalar | Node", where: str) -> Node:
@@ -243,6 +253,10 @@ def _word(value: "Scalar | Node", where: str) -> str:
 
 
 def _integer(value: "Scalar | Node", where: str) -> int:
-    if not isinstance(value, Word) or not re.fullmatch(r"-?\d{1,19}", value):
+    if not isinstance(value, Word) or not re.fullmatch(r"-?[0-9]{1,19}", value) or not _fits(int(value)):
         raise ValueError(f"{where}: expected an integer, got {value!r}")
     return int(value)
+
+
+def _fits(value: int) -> bool:
+    return -(1 << 63) <= value < 1 << 63

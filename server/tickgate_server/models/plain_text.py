@@ -30,8 +30,13 @@ _TOKEN = re.compile(
     (?P<mark>[{}<>\[\]:,;])""",
     re.VERBOSE,
 )
-_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)")
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+_ESCAPED = {
+    **{letter: letter for letter in (b"\\", b"'", b'"', b"?")},
+    **dict(
+        zip((b"n", b"r", b"t", b"a", b"b", b"f", b"v"), (b"\n", b"\r", b"\t", b"\a", b"\b", b"\f", b"\v"), strict=True)
+    ),
+}
 _CLOSES = {"{": "}", "<": ">"}
 
 
@@ -94,12 +99,14 @@ class _Parser:
         if not self._take("["):
             values.append(self._value(depth, colon=colon))
             return
-        while not self._take("]"):
-            values.append(self._value(depth, colon=True))
-            if not self._take(","):
-                if not self._take("]"):
-                    raise self._fault("',' or ']'")
+        if self._take("]"):
+            return
+        while True:
+            values.append(self._value(depth, colon=colon))
+            if self._take("]"):
                 return
+            if not self._take(","):
+                raise self._fault("',' or ']'")
 
     def _value(self, depth: int, *, colon: bool) -> "Scalar | Node":
         if self._kind == "mark" and self._token in _CLOSES:
@@ -116,15 +123,20 @@ class _Parser:
             raise self._fault("a value")
         parts = []
         while self._kind == "string":  # neighbours are one string
-            parts.append(_ESCAPE.sub(_unescaped, self._token[1:-1]))
+            parts.append(_ESCAPE.sub(_unescaped, self._token[1:-1].encode()))
             self._next()
-        return "".join(parts)
+        return b"".join(parts).decode()
 
 
-def _unescaped(found: "re.Match[str]") -> str:
+def _unescaped(found: "re.Match[bytes]") -> bytes:
+    """Escapes stand for bytes, of which several may be one character."""
     what = found[1]
-    if what[0] == "x":
-        return chr(int(what[1:], 16)) if len(what) > 1 else "x"
-    if what[0] in "01234567":
-        return chr(int(what, 8) & 0xFF)
-    return _ESCAPED.get(what, what)
+    if what[:1] == b"x" and len(what) > 1:
+        return bytes((int(what[1:], 16),))
+    if what[:1] == b"u" and len(what) > 1:
+        return chr(int(what[1:], 16)).encode()
+    if what.isdigit():
+        return bytes((int(what, 8) & 0xFF,))
+    if what not in _ESCAPED:
+        raise ValueError(f"a string has the unknown escape {found[0].decode(errors='replace')!r}")
+    return _ESCAPED[what]

@@ -141,6 +141,8 @@ def _split(model: PlainModel, spec: TensorSpec, count: int, data: bytes) -> list
         if len(found) == count or at + _LENGTH.size > len(data):
             break
         (length,) = _LENGTH.unpack_from(data, at)
+        if at + _LENGTH.size + length > len(data):
+            break
         at += _LENGTH.size
         found.append(data[at : at + length])
         at += length
