@@ -321,6 +321,16 @@ def held(repository: PlainRepository) -> Iterator[None]:
         go_on.set()
 
 
+def test_no_more_versions_are_ready_than_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickgate_server.models.plain_repository.VERSIONS", 3)
+    with opened(folder) as repository:
+        assert ready(repository) == [("many", 10), ("one", 1)]
+        assert "2 versions of other models are ready, and at most 3 may be" in str(load_by_name(repository, "package"))
+        unload(repository, "one")
+        assert load_by_name(repository, "package") is None
+        assert ready(repository) == [("many", 10), ("package", 1), ("package", 2)]
+
+
 def test_too_many_calls_are_refused_and_the_rest_done_in_order(folder: Path) -> None:
     with opened(folder) as repository:
         told: Queue[int] = Queue()

@@ -602,6 +602,22 @@ def test_requests_under_way_finish_on_what_was_unloaded_and_loaded_anew_meanwhil
         assert [one.result(CALL_S) for one in asked] == [[2] * 50] * 4
 
 
+def test_a_repository_call_is_finished_though_its_caller_has_gone(stubs: Stubs) -> None:
+    stubs.admin.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="counted"), timeout=CALL_S)
+    load = pb.RepositoryModelLoadRequest(model_name="long")
+    calls = [stubs.admin.RepositoryModelLoad.future(load, timeout=CALL_S) for _ in range(3)]
+    back = pb.RepositoryModelLoadRequest(model_name="counted")
+    stubs.admin.RepositoryModelLoad(back, timeout=CALL_S)  # in order: it comes behind those
+    for call in calls:
+        call.cancel()
+    calls = [stubs.admin.RepositoryModelLoad.future(load, timeout=CALL_S) for _ in range(3)]
+    stubs.admin.ServerLive(pb.ServerLiveRequest(), timeout=CALL_S)  # they have begun
+    for call in calls:
+        call.cancel()
+    assert index(stubs)["counted"] == [("1", "READY", "")]
+    assert index(stubs)["long"] == [("1", "READY", "")]
+
+
 # -- where it is -------------------------------------------------------------------------------------------------------
 
 
