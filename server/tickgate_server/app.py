@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from threading import get_native_id
 from typing import Protocol
@@ -36,7 +37,7 @@ from tickgate_server.risk.limits import Limits, LimitsFileInvalid, read_limits
 from tickgate_server.rpc.admin import ReadLimits
 from tickgate_server.rpc.listener import Bound, ListenerSettings, choose
 from tickgate_server.rpc.models import PromotionTerms
-from tickgate_server.rpc.services import Services
+from tickgate_server.rpc.services import Extension, Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
 from tickgate_server.ticks.instruments import Universe, read_instruments
@@ -299,6 +300,25 @@ def start_observer(settings: Settings) -> _Observer | None:
     )
 
 
+def open_inference(settings: Settings) -> Extension | None:
+    """The Open Inference Protocol over the repository, loading its models from here on; None where it is off."""
+    section = settings.inference
+    if not section.enabled:
+        return None
+    # Imported here: its messages are not for a process that has tritonclient's, nor for one that has no use for them.
+    from tickgate_server.models.plain_repository import PlainRepository  # noqa: PLC0415
+    from tickgate_server.rpc.inference.service import Inference, InferenceBounds  # noqa: PLC0415
+
+    bounds = InferenceBounds(
+        threads=section.threads,
+        queue_limit=section.queue_limit,
+        longest_ns=int(section.longest_s * 1e9),
+        answer_bytes=section.max_answer_bytes,
+    )
+    repository = PlainRepository(settings.models.repository, load_all=section.load == "all")
+    return Inference(repository, bounds, version("tickgate"))
+
+
 def _await_risk_data(settings: Settings, engine: Engine) -> None:
     """Where there are risk data, begin with them: the observer vouches for them within a moment of its start."""
     folder = settings.journal.folder
@@ -379,6 +399,7 @@ def _serve(
             promotion_terms(settings),
             worker=settings.worker.index,
             workers=settings.worker.count,
+            extension=open_inference(settings),
         ),
     )
     listener.run(on_bound, on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))

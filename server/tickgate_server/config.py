@@ -141,6 +141,23 @@ class ModelsSection(_Section):
     alias."""
 
 
+class InferenceSection(_Section):
+    """The Open Inference Protocol: any ONNX model of the repository, without features, gate and journal."""
+
+    enabled: bool = False
+    """Serve it on the service listener, and its repository calls on the admin listener."""
+    load: Literal["all", "none"] = "all"
+    """Which models of the repository are loaded at the start; the others when RepositoryModelLoad asks for them."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """That run models, all of them together; each gives way to the thread that answers."""
+    queue_limit: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Most requests that wait for one; what is beyond is answered RESOURCE_EXHAUSTED at once."""
+    longest_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = 30.0
+    """What a request may take, waiting included, where it and its caller's deadline do not say less."""
+    max_answer_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    """Of an answer's tensors; what is larger is answered RESOURCE_EXHAUSTED."""
+
+
 class InstrumentsSection(_Section):
     """The universe."""
 
@@ -276,6 +293,7 @@ class Settings(BaseSettings):
 
     server: ServerSection = ServerSection()
     models: ModelsSection = ModelsSection()
+    inference: InferenceSection = InferenceSection()
     instruments: InstrumentsSection = InstrumentsSection()
     clock: ClockSection = ClockSection()
     ticks: TicksSection = TicksSection()
@@ -293,6 +311,12 @@ class Settings(BaseSettings):
     def _limits_once(self) -> "Settings":
         if self.desk.limits_file is not None and self.risk != Limits():
             raise ValueError("desk.limits_file stands in place of [risk]: expected one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _inference_somewhere(self) -> "Settings":
+        if self.inference.enabled and not self.server.service_listen:
+            raise ValueError("inference.enabled needs server.service_listen: it is served there")
         return self
 
     @classmethod

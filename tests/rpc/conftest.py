@@ -2,13 +2,19 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.support import graphs
 from tests.support.messages import SECOND_NS, START_NS, tick, untimed, zigzag
-from tests.support.packages import constant_onnx, publish_logistic, publish_model
+from tests.support.packages import constant_onnx, make_manifest, publish_forest, publish_logistic, publish_model
 from tests.support.processes import Served, served
 
 from tickgate.v1 import signal_pb2 as pb
-from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE
+from tickgate_server.features.schema import micro10
+from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE, publish
+from tickgate_training import calibration
+from tickgate_training.export import export
+from tickgate_training.learners import LightGBMConfig
 
 PATIENT_MS = 60_000.0
 # What one test's orders leave open is nothing to the next: every reservation has ended a second later, and no limit is
@@ -54,6 +60,47 @@ def mixed_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared(transport: str, mixed_repository: Path) -> Iterator[Served]:
     """One replay server for every test that brings symbols of its own and leaves the server as it was."""
     with served(mixed_repository, "--clock", "replay", "--transport", transport, environment=BY_ITSELF) as running:
+        yield running
+
+
+LONG_RUNS = 3000
+
+
+@pytest.fixture(scope="session")
+def inference_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain layouts and packages, every one fit."""
+    folder = tmp_path_factory.mktemp("inference")
+    graphs.place(folder, "simple", graphs.add_sub())
+    graphs.place(folder, "batched", graphs.add_sub("FP32", 4), config="max_batch_size: 8")
+    for version in (1, 2, 10):
+        config = "version_policy: { all {} }" if version == 1 else None
+        graphs.place(folder, "versioned", graphs.add_sub("INT64", version), version=version, config=config)
+    for name in ("counted", "swapped", "gone"):
+        graphs.place(folder, name, graphs.add_sub())
+    for datatype in graphs.TYPES:
+        graphs.place(folder, f"identity_{datatype}", graphs.identity(datatype, ("N", None)))
+    graphs.place(folder, "long", graphs.long(LONG_RUNS))
+    publish_forest(folder, name="forest", latency_budget_ms=PATIENT_MS)
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(400, 10)).astype(np.float32)
+    model = LightGBMConfig(trees=20, leaves=7).fit(rows, (rows[:, 0] + rows[:, 1] > 0).astype(np.int8), 1)
+    chosen = calibration.fit("none", model.raw_scores(rows), (rows[:, 0] > 0).astype(np.int8))
+    expected = np.asarray(chosen.apply(model.raw_scores(rows)), np.float64)
+    onnx = export(model, chosen)
+    manifest = make_manifest(onnx, micro10(), rows[:64], expected[:64], name="lightgbm", latency_budget_ms=PATIENT_MS)
+    publish(folder, manifest, onnx)
+    np.savez(folder / "lightgbm-rows.npz", rows=rows, expected=expected)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inferring(transport: str, inference_repository: Path) -> Iterator[Served]:
+    """A server with the Open Inference Protocol, its models loaded; two threads, so that no test waits for another."""
+    environment = {"TICKGATE_INFERENCE__ENABLED": "true", "TICKGATE_INFERENCE__THREADS": "2"}
+    with served(inference_repository, "--transport", transport, environment=environment) as running:
+        loaded = "inference models loaded"
+        line = (running.process.logged(loaded) or [running.process.wait_for(loaded)])[0]
+        assert line["ready"] == 11 + len(graphs.TYPES)
         yield running
 
 

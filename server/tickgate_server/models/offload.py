@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from threading import Condition, Lock, Thread
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +51,14 @@ class Outcome(IntEnum):
     GIVEN_UP = 5  # by the caller, who is not told any more
 
 
-class Run:
-    """One vector on its way through a model's thread.
+class Timed:
+    """Work on its way through a thread, until it has ended or its time is up.
 
     Attributes:
-        vector: float32 [width], the run's own.
         due_ns: When the budget is spent; this and all times are on `perf_counter_ns`'s clock.
-        latest_start_ns: From when on it does not pay to start.
         on_ended: Called once, from another thread, unless the run was given up; must not block.
+        options: What ONNX Runtime is to run it with, so that it can be stopped.
         outcome: Settled when `on_ended` is called, and never changed after.
-        probability_up: Where it was scored.
         error: Where it failed.
         queue: That it waits in, or has left.
         submitted_ns, started_ns, ended_ns: 0 while it did not happen.
@@ -69,30 +68,42 @@ class Run:
         "due_ns",
         "ended_ns",
         "error",
-        "latest_start_ns",
         "on_ended",
         "options",
         "outcome",
-        "probability_up",
         "queue",
         "started_ns",
         "submitted_ns",
-        "vector",
     )
+
+    def __init__(self, due_ns: int, on_ended: Callable[[], object]) -> None:
+        self.due_ns = due_ns
+        self.on_ended = on_ended
+        self.options = RunOptions()
+        self.queue: deque[Any] = deque()
+        self.outcome = Outcome.PENDING
+        self.error: Exception | None = None
+        self.submitted_ns = self.started_ns = self.ended_ns = 0
+
+
+class Run(Timed):
+    """One vector on its way through a model's thread.
+
+    Attributes:
+        vector: float32 [width], the run's own.
+        latest_start_ns: From when on it does not pay to start.
+        probability_up: Where it was scored.
+    """
+
+    __slots__ = ("latest_start_ns", "probability_up", "vector")
 
     def __init__(
         self, vector: NDArray[np.float32], due_ns: int, latest_start_ns: int, on_ended: Callable[[], object]
     ) -> None:
+        super().__init__(due_ns, on_ended)
         self.vector = vector
-        self.due_ns = due_ns
         self.latest_start_ns = latest_start_ns
-        self.on_ended = on_ended
-        self.options = RunOptions()
-        self.queue: deque[Run] = deque()
-        self.outcome = Outcome.PENDING
         self.probability_up = float("nan")
-        self.error: Exception | None = None
-        self.submitted_ns = self.started_ns = self.ended_ns = 0
 
 
 class Watchdog:
@@ -105,7 +116,7 @@ class Watchdog:
     def __init__(self) -> None:
         self.lock = Lock()
         self._changed = Condition(self.lock)
-        self._runs: set[Run] = set()  # as many as the queues hold
+        self._runs: set[Timed] = set()  # as many as the queues hold
         self._wake_ns = 0  # when it wakes by itself; 0: not before it is told to
         self._closed = False
         self._thread = Thread(target=self._watch, name="tickgate-watchdog", daemon=True)
@@ -116,13 +127,13 @@ class Watchdog:
         """Of the thread."""
         return self._thread.native_id
 
-    def watch(self, run: Run) -> None:
+    def watch(self, run: Timed) -> None:
         """Take a run on; with the lock held."""
         self._runs.add(run)
         if not self._wake_ns or run.due_ns < self._wake_ns:
             self._changed.notify()
 
-    def settle(self, run: Run, outcome: Outcome) -> bool:
+    def settle(self, run: Timed, outcome: Outcome) -> bool:
         """Give a run its outcome, unless it has one; with the lock held. False: it was settled before."""
         if run.outcome is not Outcome.PENDING:
             return False

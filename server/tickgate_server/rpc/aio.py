@@ -75,6 +75,7 @@ class AioListener:
         await stopped
         turns.cancel()
         answers.close()
+        services.close()
 
 
 def _bind(server: grpc.aio.Server, place: Place, credentials: grpc.ServerCredentials | None) -> str:

@@ -8,7 +8,17 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 
-from tickgate_server.rpc.methods import Answer, Handler, LaterMethod, Method, StreamMethod, UnaryMethod, WatchMethod
+from tickgate_server.rpc.answers import remaining_ns
+from tickgate_server.rpc.methods import (
+    Answer,
+    Handler,
+    LaterMethod,
+    Method,
+    StreamMethod,
+    ThreadedMethod,
+    UnaryMethod,
+    WatchMethod,
+)
 from tickgate_server.rpc.services import POLL_S
 from tickgate_server.rpc.status import DRAINING, Status
 
@@ -58,6 +68,8 @@ def _handler(method: Method, life: Life) -> "grpc.RpcMethodHandler[Any, Any]":
         return grpc.unary_unary_rpc_method_handler(_unary(method.answer))
     if isinstance(method, LaterMethod):
         return grpc.unary_unary_rpc_method_handler(_later(method))
+    if isinstance(method, ThreadedMethod):
+        return grpc.unary_unary_rpc_method_handler(_threaded(method))
     if isinstance(method, StreamMethod):
         return grpc.stream_stream_rpc_method_handler(_stream(method.answer, life))
     return grpc.unary_stream_rpc_method_handler(_watch(method, life))
@@ -104,6 +116,31 @@ def _later(method: LaterMethod) -> Any:
 
         method.begin(data, done)
         return await _good(await answered, context)
+
+    return call
+
+
+def _threaded(method: ThreadedMethod) -> Any:
+    async def call(data: bytes, context: Context) -> bytes:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+
+        def settle(answer: Answer) -> None:
+            if not answered.done():  # else the caller went away
+                answered.set_result(answer)
+
+        def done(answer: Answer) -> None:
+            loop.call_soon_threadsafe(settle, answer)
+
+        begun = method.begin(data, remaining_ns(context.time_remaining()), done)
+        if isinstance(begun, bytes | Status):
+            return await _good(begun, context)
+        try:
+            answer = await answered
+        except asyncio.CancelledError:
+            begun()
+            raise
+        return await _good(answer, context)
 
     return call
 

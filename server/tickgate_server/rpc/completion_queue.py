@@ -87,6 +87,7 @@ class QueueListener:
             server.drain()
         self._until_shut_down()
         self._answers.close()  # no thread may post to a queue that is shut down
+        self._services.close()
         for server in self._servers:
             server.destroy()
         self._queue.shutdown()

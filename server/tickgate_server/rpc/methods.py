@@ -53,6 +53,21 @@ class LaterMethod:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadedMethod:
+    """The same, told from the thread that did the work, and not done for a caller that has gone.
+
+    Attributes:
+        path: `/package.Service/Method`.
+        begin: Takes the message, what the caller's gRPC deadline leaves in nanoseconds (0: it has none), and what to
+            call with the answer: once, from any thread. Returns how to give the work up, after which nothing is to be
+            told any more; or the answer, where there is no work.
+    """
+
+    path: str
+    begin: Callable[[bytes, int, Callable[[Answer], None]], Answer | Callable[[], None]]
+
+
+@dataclass(frozen=True, slots=True)
 class StreamMethod:
     """Each message of a stream is answered with one, in order; a status ends the stream."""
 
@@ -76,7 +91,7 @@ class WatchMethod:
     every_s: float = 0.0
 
 
-Method: TypeAlias = UnaryMethod | LaterMethod | StreamMethod | WatchMethod
+Method: TypeAlias = UnaryMethod | LaterMethod | ThreadedMethod | StreamMethod | WatchMethod
 
 
 class Watched(Generic[_Value]):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
+import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stubs
 
 from tickgate_server.rpc.busy_poll import Event
@@ -16,6 +17,7 @@ from tickgate_server.rpc.status import Status
 
 NO_FLAGS = 0
 _NO_METADATA: tuple[()] = ()
+DONE = Status(grpc.StatusCode.OK, "")
 
 # Takes a new call, and the Unix time of its deadline in seconds.
 Start: TypeAlias = Callable[[Any, float], None]
@@ -154,6 +156,11 @@ def answer_unary(call: Any, answer: Answer, not_sent: Callable[[], None] | None 
         cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),
     )
     call.start_server_batch(operations, ended if not_sent is None else settle)
+
+
+def post(call: Any, function: Callable[[], None]) -> None:
+    """Have the polling thread call a function, from any thread: an empty batch is an event at once."""
+    call.start_server_batch((), lambda event: function())  # noqa: ARG005 - a tag takes its event
 
 
 def greeting() -> Any:

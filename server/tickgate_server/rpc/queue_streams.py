@@ -5,28 +5,37 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, TypeAlias
 
-import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stubs
 
 from tickgate_server.rpc.answers import Answers, Pending
 from tickgate_server.rpc.busy_poll import Event
-from tickgate_server.rpc.methods import Answer, LaterMethod, Method, StreamMethod, UnaryMethod, WatchMethod
+from tickgate_server.rpc.methods import (
+    Answer,
+    LaterMethod,
+    Method,
+    StreamMethod,
+    ThreadedMethod,
+    UnaryMethod,
+    WatchMethod,
+)
 from tickgate_server.rpc.queue_calls import (
+    DONE,
     NO_FLAGS,
     Calls,
     Start,
     ended,
     greeting,
     is_lost,
+    post,
     start_unary,
     status_operation,
 )
+from tickgate_server.rpc.queue_threads import Threaded
 from tickgate_server.rpc.status import DRAINING, Status
 
-_DONE = Status(grpc.StatusCode.OK, "")
 # How a watch ends that must not hold up the end of the server: before an error the caller's gRPC drops what it has not
 # read yet.
-_NO_MORE = _DONE
+_NO_MORE = DONE
 
 Answering: TypeAlias = Answer | Generator[Pending | None, None, Answer]
 
@@ -37,14 +46,11 @@ def start(method: Method, calls: Calls) -> Start:
         return lambda call, _: start_unary(call, method.answer)
     if isinstance(method, LaterMethod):
         return lambda call, _: Later(calls, call, method).start()
+    if isinstance(method, ThreadedMethod):
+        return lambda call, deadline: Threaded(calls, call, method, deadline).start()
     if isinstance(method, StreamMethod):
         return lambda call, _: Stream(calls, call, method.answer).start()
     return lambda call, _: Watch(calls, call, method).start()
-
-
-def _post(call: Any, function: Callable[[], None]) -> None:
-    """Have the polling thread call a function, from any thread: an empty batch is an event at once."""
-    call.start_server_batch((), lambda event: function())  # noqa: ARG005 - a tag takes its event
 
 
 class Unsettled:
@@ -60,7 +66,7 @@ class Unsettled:
         """Run the model, and answer when it has ended."""
         self._calls.opened(self)
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
-        self._answers.start(self._pending, partial(_post, self._call), self._on_settled)
+        self._answers.start(self._pending, partial(post, self._call), self._on_settled)
 
     def drain(self) -> None:
         """It is at work."""
@@ -70,7 +76,7 @@ class Unsettled:
         if isinstance(answer, Status):
             operations = [status_operation(answer)]
         else:
-            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(_DONE)]
+            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(DONE)]
         self._call.start_server_batch((greeting(), *operations), ended)
 
     def _on_close(self, event: Event) -> None:
@@ -109,7 +115,7 @@ class Later:
         if isinstance(answer, Status):
             operations = [status_operation(answer)]
         else:
-            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(_DONE)]
+            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(DONE)]
         self._call.start_server_batch((greeting(), *operations), ended)
 
     def _on_close(self, event: Event) -> None:
@@ -172,7 +178,7 @@ class Stream:
             return
         data = event.batch_operations[-1].message() if event.success else None
         if data is None:  # the caller has no more, or is gone
-            self._end(_DONE)
+            self._end(DONE)
             return
         self._waiting = False
         answering = self._answer(data)
@@ -196,7 +202,7 @@ class Stream:
             self._reply(finished.value)
             return False
         if self._pending is not None and self._answers is not None:
-            self._answers.start(self._pending, partial(_post, self._call), self._go_on)
+            self._answers.start(self._pending, partial(post, self._call), self._go_on)
         return self._pending is None
 
     def _reply(self, answer: Answer) -> None:

@@ -1,7 +1,7 @@
 """Which listener serves what."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import structlog
 
@@ -25,6 +25,25 @@ ListenerName: TypeAlias = Literal["data", "service", "admin"]
 POLL_S = 0.02
 
 
+class Extension(Protocol):
+    """A service beside tickgate's own.
+
+    Attributes:
+        name: Full, for reflection.
+    """
+
+    name: str
+
+    def serving(self) -> Sequence[Method]:
+        """What the service listener has of it."""
+
+    def controlling(self) -> Sequence[Method]:
+        """What the admin listener has of it."""
+
+    def close(self) -> None:
+        """End its threads: from then on none tells an answer."""
+
+
 class Services:
     """All methods beside Predict and PredictStream, which are each transport's own; one thread.
 
@@ -37,6 +56,7 @@ class Services:
         worker: Index of this worker.
         workers: How many the server has.
         promotion: What versions are held to that are to be production.
+        extension: See there.
     """
 
     def __init__(
@@ -47,12 +67,14 @@ class Services:
         *,
         worker: int = 0,
         workers: int = 1,
+        extension: Extension | None = None,
     ) -> None:
         self.board = HealthBoard()
         self._poll: Callable[[], None] = engine.desk.poll
         self._failing = False
         self._elsewhere = Elsewhere()
         self._portfolio = Portfolio(engine.desk)
+        self._extension = extension
         self._admin = Admin(engine.desk, read_limits, worker=worker, workers=workers)
         self._trail = AliasTrail(engine)
         self._models = Models(engine.models, ModelBoard(engine, self.board), promotion, self._elsewhere)
@@ -64,20 +86,32 @@ class Services:
             topology: What GetTopology answers.
         """
         portfolio = (*self._portfolio.reports(), *self._portfolio.reading())
+        extension = self._extension
+        named = () if extension is None else (extension.name,)
         return {
             "data": (
                 topology.method(),
                 *self.board.methods(),
                 reflection.method(SERVICE_NAME, TOPOLOGY_NAME, HEALTH_NAME),
             ),
-            "service": (*portfolio, reflection.method(PORTFOLIO_NAME)),
+            "service": (
+                *portfolio,
+                *(() if extension is None else extension.serving()),
+                reflection.method(PORTFOLIO_NAME, *named),
+            ),
             "admin": (
                 *self._admin.methods(),
                 *self._models.methods(),
                 *self._portfolio.reading(),
-                reflection.method(ADMIN_NAME, MODEL_NAME, PORTFOLIO_NAME),
+                *(() if extension is None else extension.controlling()),
+                reflection.method(ADMIN_NAME, MODEL_NAME, PORTFOLIO_NAME, *named),
             ),
         }
+
+    def close(self) -> None:
+        """End threads other than the one that answers, before what they tell it with is gone."""
+        if self._extension is not None:
+            self._extension.close()
 
     def poll(self) -> None:
         """Give the desk its turn, and hand over what was done elsewhere.

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, as Triton extends it, over models in a plain layout."""

@@ -1,0 +1,71 @@
+"""Unary calls on gRPC's own completion queue whose answer another thread makes."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stubs
+
+from tickgate_server.rpc.answers import remaining_ns
+from tickgate_server.rpc.busy_poll import Event
+from tickgate_server.rpc.methods import Answer, ThreadedMethod
+from tickgate_server.rpc.queue_calls import DONE, NO_FLAGS, Calls, ended, greeting, post, status_operation
+from tickgate_server.rpc.status import Status
+
+
+class Threaded:
+    """One such call.
+
+    Args:
+        calls: Of its listener.
+        call: gRPC's.
+        method: See `ThreadedMethod`.
+        deadline: Unix time in seconds.
+    """
+
+    def __init__(self, calls: Calls, call: Any, method: ThreadedMethod, deadline: float) -> None:
+        self._calls = calls
+        self._call = call
+        self._method = method
+        self._deadline = deadline
+        self._give_up: Callable[[], None] = lambda: None
+        self._over = False
+
+    def start(self) -> None:
+        """Wait for the message."""
+        self._calls.opened(self)
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_message)
+
+    def drain(self) -> None:
+        """It is at work."""
+
+    def _on_message(self, event: Event) -> None:
+        data = event.batch_operations[0].message() if event.success else None
+        if data is None or self._over:  # the caller went away, or sent too much: the core has answered
+            return
+        begun = self._method.begin(data, remaining_ns(self._deadline - time.time()), self._done)
+        if isinstance(begun, bytes | Status):
+            self._answer(begun)
+        else:
+            self._give_up = begun
+
+    def _done(self, answer: Answer) -> None:
+        """On any thread."""
+        post(self._call, partial(self._answer, answer))
+
+    def _answer(self, answer: Answer) -> None:
+        if self._over:  # the caller went away
+            return
+        if isinstance(answer, Status):
+            operations = [status_operation(answer)]
+        else:
+            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(DONE)]
+        self._call.start_server_batch((greeting(), *operations), ended)
+
+    def _on_close(self, event: Event) -> None:
+        del event  # ended by us, or cancelled: then the answer is not wanted any more
+        self._over = True
+        self._calls.closed(self)
+        self._give_up()
