@@ -10,6 +10,12 @@ ModelError
 │   ├── GoldenMismatch
 │   └── LatencyOverBudget
 ├── VersionExists           publishing would overwrite
+├── AliasError              an alias cannot be read or changed
+│   ├── AliasesInvalid      the file of a model's aliases is none
+│   ├── AliasConflict       it points elsewhere than the caller expected
+│   ├── VersionMissing      it would point at a version that is not on disk
+│   ├── NothingBefore       there is no production before this one
+│   └── RepositoryReadOnly  the repository cannot be written
 ├── ModelNotFound           no such name, version or alias
 ├── ModelNotLoaded          known, and not fit to serve
 └── ModelBusy               its queue is full
@@ -69,6 +75,80 @@ class VersionExists(ModelError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists; versions never change once published, publish a higher one")
+        self.path = path
+
+
+class AliasError(ModelError):
+    """An alias cannot be read or changed."""
+
+
+class AliasesInvalid(AliasError):
+    """The file of a model's aliases cannot be read, or is not what it should be.
+
+    Attributes:
+        path: The file.
+        why: What was found and what was expected.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class AliasConflict(AliasError):
+    """An alias points elsewhere than the caller expected: another change was first.
+
+    Attributes:
+        name: Of the model.
+        alias: Which.
+        expected: What the caller expected; None: nothing.
+        current: What it points at; None: nothing.
+    """
+
+    def __init__(self, name: str, alias: str, expected: int | None, current: int | None) -> None:
+        super().__init__(f"{name}@{alias}: expected version {expected or 'none'}, it is {current or 'none'}")
+        self.name = name
+        self.alias = alias
+        self.expected = expected
+        self.current = current
+
+
+class VersionMissing(AliasError):
+    """An alias would point at a version that is not on disk.
+
+    Attributes:
+        name: Of the model.
+        version: That is not there.
+    """
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"{name} has no version {version} in the repository")
+        self.name = name
+        self.version = version
+
+
+class NothingBefore(AliasError):
+    """There is no production version before this one to go back to.
+
+    Attributes:
+        name: Of the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: no production version before this one is known")
+        self.name = name
+
+
+class RepositoryReadOnly(AliasError):
+    """The repository cannot be written.
+
+    Attributes:
+        path: What could not be written.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: the repository cannot be written ({why})")
         self.path = path
 
 
