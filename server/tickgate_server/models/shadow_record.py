@@ -168,6 +168,9 @@ class ShadowRecord(_Strict):
         load_failures: How often it did not pass its checks.
         load_check: Error class of the last failure; empty where it is loaded.
         load_why: What that said.
+        positions: Sequence of the journal record that comes next, by worker; the one process of a server is "".
+        stored: Comparisons in the files beside this one that count; what is behind them is of a commit that was not.
+        ended: It was the shadow, and everything until it no longer was is in here.
         written_ns: Wall clock.
     """
 
@@ -181,6 +184,9 @@ class ShadowRecord(_Strict):
     load_failures: Count = 0
     load_check: str = ""
     load_why: str = ""
+    positions: dict[str, Annotated[int, Field(ge=1)]] = {}
+    stored: Count = 0
+    ended: bool = False
     written_ns: Count = 0
 
     @model_validator(mode="after")
