@@ -209,6 +209,8 @@ class ShadowSection(_Section):
 
     mode: Literal["process", "none"] = "process"
     """`process`: one of its own, there while the repository names a shadow; it takes a journal."""
+    scheduling: Literal["idle", "normal"] = "idle"
+    """`idle`: it runs only where nobody else wants the core, and lags where there is none; `normal`: as any process."""
     retained_comparisons: Annotated[int, Field(ge=65_536)] = 1_048_576
     """Comparisons of each version that are kept one by one, 104 bytes each; its record counts all there ever were."""
 

@@ -1,9 +1,8 @@
 """A repository with a shadow that differs in a known way, and what is expected of it, computed the slow way."""
 
-import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +50,8 @@ class Expected:
     decisions: int = 0
     agreed: int = 0
     same_signals: int = 0
-    signals: Signals = Signals()
-    shadow_signals: Signals = Signals()
+    signals: Signals = field(default_factory=Signals)
+    shadow_signals: Signals = field(default_factory=Signals)
     differences: tuple[float, ...] = ()
     confidence_differences: tuple[float, ...] = ()
 
@@ -90,7 +89,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     give_up = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < give_up, what
-        os.sched_yield()
+        time.sleep(0.01)  # a test that spins would take the core that the scorer is to have
 
 
 def record_of(folder: Path, version: int = 1, name: str = "tiny") -> ShadowRecord:

@@ -27,12 +27,21 @@ _LOG = structlog.get_logger()
 )
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="Model repository.")
 @click.option("--retained", type=click.IntRange(min=1), required=True, help="Comparisons to keep of a version.")
+@click.option("--give-way", is_flag=True, help="Run only on a core that nobody else wants.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
-def score(journals: tuple[Path, ...], models: Path, retained: int, log_format: str, log_level: str) -> None:
+def score(
+    journals: tuple[Path, ...],
+    models: Path,
+    retained: int,
+    give_way: bool,  # noqa: FBT001 - click's flag
+    log_format: str,
+    log_level: str,
+) -> None:
     """Score with each shadow of a repository what a server's journals recorded, until standard input ends."""
+    del give_way  # done by now: see `__main__`
     logs.configure(log_format, log_level)
     for number in (signal.SIGTERM, signal.SIGINT):  # what stops a group of processes is for the server
         signal.signal(number, signal.SIG_IGN)

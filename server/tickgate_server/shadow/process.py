@@ -42,6 +42,7 @@ class ShadowProcess:
         repository: Of the models.
         journals: Folders of one server's, in the order of its workers; they must exist.
         retained: Comparisons to keep of a version.
+        idle: Run it only on a core that nobody else wants.
         log_format: Of its log, which goes to this process's standard error.
         log_level: As above.
     """
@@ -52,6 +53,7 @@ class ShadowProcess:
         journals: Sequence[Path],
         *,
         retained: int,
+        idle: bool = True,
         log_format: str = "auto",
         log_level: str = "info",
     ) -> None:
@@ -59,7 +61,7 @@ class ShadowProcess:
         log = ["--log-format", log_format, "--log-level", log_level]
         self._command = [
             *(sys.executable, "-P", "-m", "tickgate_server.shadow", *of_journals),
-            *("--models", str(repository), "--retained", str(retained), *log),
+            *("--models", str(repository), "--retained", str(retained), *log, *(["--give-way"] if idle else [])),
         ]
         self._files = AliasFiles(repository)
         self._child: subprocess.Popen[bytes] | None = None
@@ -158,6 +160,7 @@ def start_shadow_scorer(settings: Settings, journals: Sequence[Path]) -> ShadowP
             repository,
             journals,
             retained=settings.shadow.retained_comparisons,
+            idle=settings.shadow.scheduling == "idle",
             log_format=settings.log.format,
             log_level=settings.log.level,
         )
