@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 from tests.journal.journal_samples import _Model, approved, tick
-from tests.shadow.shadowing import BUDGET, SHADOW, comparisons_of, probability, publish_both, record_of
+from tests.shadow.shadowing import BUDGET, SHADOW, comparisons_of, probability, publish_both, record_of, set_shadow
 from tests.support.packages import publish_logistic, publish_model
 
 from tickgate_server.features.schema import micro10
@@ -19,7 +20,7 @@ from tickgate_server.models.errors import LatencyOverBudget
 from tickgate_server.models.loading import LoadedModel, load
 from tickgate_server.models.package import MODEL_FILE, read_manifest
 from tickgate_server.models.shadow_record import Missed, ShadowRecordInvalid, record_path, shadow_folder, write_record
-from tickgate_server.shadow import scoring
+from tickgate_server.shadow import scoring, service
 from tickgate_server.shadow.scoring import ShadowRun
 from tickgate_server.shadow.store import ALIASES, numbers
 
@@ -416,6 +417,24 @@ def test_old_comparisons_go_and_the_record_counts_them_still(desk: Desk, monkeyp
     assert run.record.decisions == run.record.stored == 45
     assert numbers(home) == [5]
     assert comparisons_of(desk.folder)["sequence"].tolist() == [41, 42, 43, 44, 45]
+
+
+def test_comparisons_of_old_shadows_go_and_their_records_stay(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "KEPT_VERSIONS", 1)
+    end = Event()
+    end.set()  # one look at everything
+    before = None
+    for version in (3, 4, 5, None):
+        if version is not None:
+            publish_logistic(desk.repository, version=version, **BUDGET)
+        set_shadow(desk.repository, version, expected=before)
+        desk.fill(2)
+        service.ShadowScorer(desk.repository, {"": desk.journal}, desk.folder, retained=1).run(end)
+        before = version
+    homes = {version: record_path(desk.folder, "tiny", version).parent for version in (3, 4, 5)}
+    assert {version: numbers(home) for version, home in homes.items()} == {3: [], 4: [], 5: [1]}
+    assert {version: record_of(desk.folder, version).ended for version in homes} == {3: True, 4: True, 5: True}
+    assert all(record_of(desk.folder, version).decisions for version in homes)
 
 
 def _small_store(folder: Path, stored: int, *, retained: int) -> scoring.ComparisonStore:

@@ -18,7 +18,8 @@ from threading import Thread
 import structlog
 
 from tickgate_server.config import Settings
-from tickgate_server.shadow.watching import AliasFiles
+from tickgate_server.models.shadow_record import shadow_folder
+from tickgate_server.shadow.watching import AliasFiles, unfinished
 
 WATCH_S = 1.0
 # What is left in a journal is scored in so long as the server ends; the rest waits for the next start.
@@ -64,6 +65,8 @@ class ShadowProcess:
             *("--models", str(repository), "--retained", str(retained), *log, *(["--give-way"] if idle else [])),
         ]
         self._files = AliasFiles(repository)
+        # Of one that is no shadow since the last server ended, the rest is still to be scored.
+        self._unfinished = bool(unfinished(shadow_folder(journals[0], len(journals))))
         self._child: subprocess.Popen[bytes] | None = None
         self._began = 0.0
         self._restarts = 0
@@ -90,9 +93,10 @@ class ShadowProcess:
         if self._files.poll():
             self._restarts, self._start_at = 0, 0.0
         self._reap()
-        wanted = bool(self._files.shadows)
+        wanted = bool(self._files.shadows) or self._unfinished
         if self._child is None and wanted and self._restarts <= RESTARTS and time.monotonic() >= self._start_at:
             self._start()
+            self._unfinished = False
         elif self._child is not None and not wanted:
             _let_go(self._child)
 

@@ -12,16 +12,18 @@ import structlog
 
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.aliases import Aliases
-from tickgate_server.models.shadow_record import RECORD_FILE, ShadowRecordInvalid, read_record
+from tickgate_server.models.shadow_record import RECORD_FILE, ShadowRecordInvalid, record_path
 from tickgate_server.shadow.scoring import ShadowRun
-from tickgate_server.shadow.store import StoreInvalid
-from tickgate_server.shadow.watching import AliasFiles
+from tickgate_server.shadow.store import StoreInvalid, numbers, path_of
+from tickgate_server.shadow.watching import AliasFiles, unfinished
 
 # Nobody waits for a comparison, and each commit is a file renamed.
 PAUSE_S = 0.25
 # How long one journal of one shadow may keep the others waiting.
 TURN_S = 0.25
 LOCK_FILE = "lock"
+# Versions of a model whose comparisons are kept one by one when they are shadows no more.
+KEPT_VERSIONS = 4
 _RETRY_S = 0.05
 # A shadow whose record cannot be gone on with is tried again so often.
 _AGAIN_S = 10.0
@@ -67,7 +69,7 @@ class ShadowScorer:
             if not ours:
                 return
             self._files.poll()
-            for version in self._unfinished():
+            for version in unfinished(self._folder):
                 self._begin(version)
             while True:
                 last = end.is_set()
@@ -92,6 +94,7 @@ class ShadowScorer:
             if run.record.ended:
                 _LOG.info("shadow ended", model=name, version=version, compared=run.record.decisions)
                 self._runs.pop(key).close()
+                self._forget_old(name)
         return more
 
     def _begin(self, key: Version) -> None:
@@ -120,19 +123,15 @@ class ShadowScorer:
     def _aliases(self, name: str) -> Aliases:
         return self._files.aliases.get(name, _NO_ALIASES)
 
-    def _unfinished(self) -> Iterator[Version]:
-        """Those that were shadows when the process before this one ended."""
-        for path in sorted(self._folder.glob(f"*/*/{RECORD_FILE}")):
-            name, number = path.parts[-3:-1]
-            if not number.isdecimal():
-                continue
-            try:
-                record = read_record(self._folder, name, int(number))
-            except ShadowRecordInvalid as error:
-                _LOG.error("shadow not scored", model=name, version=int(number), why=str(error))
-                continue
-            if record is not None and not record.ended:
-                yield name, int(number)
+    def _forget_old(self, name: str) -> None:
+        """Let the comparisons of a model's older shadows go; their records stay."""
+        over = [path for path in self._folder.glob(f"{name}/*/{RECORD_FILE}") if not self._runs_in(path.parent)]
+        for path in sorted(over, key=lambda path: path.stat().st_mtime_ns)[:-KEPT_VERSIONS]:
+            for number in numbers(path.parent):
+                path_of(path.parent, number).unlink(missing_ok=True)
+
+    def _runs_in(self, home: Path) -> bool:
+        return any(record_path(self._folder, *key).parent == home for key in self._runs)
 
     def _close(self) -> None:
         for run in self._runs.values():
@@ -144,15 +143,16 @@ def _locked(folder: Path, end: Event) -> Iterator[bool]:
     """Hold the folder; a scorer whose server was killed lets go of it in moments. False: the end came first."""
     with (folder / LOCK_FILE).open("ab") as file:
         waited = False
-        while not end.is_set():
+        while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not waited:
                     _LOG.info("another shadow scorer is still at work", folder=str(folder), pid=os.getpid())
                 waited = True
-                end.wait(_RETRY_S)
-                continue
+                if not end.wait(_RETRY_S):
+                    continue
+                yield False
+                return
             yield True
             return
-        yield False

@@ -120,7 +120,7 @@ class ComparisonStore:
         path = path_of(self._folder, number)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            if slot == 0:
+            if slot == 0 or not os.fstat(descriptor).st_size:  # the host died, and took the file with it
                 _put(descriptor, _header(number, self._capacity), 0)
             _put(descriptor, rows.tobytes(), HEADER_BYTES + slot * COMPARISON.itemsize)
         finally:
@@ -129,7 +129,12 @@ class ComparisonStore:
     def _cut(self) -> None:
         """Make the files hold what counts, and no more."""
         full, left = divmod(self._stored, self._capacity)
-        for number in numbers(self._folder):
+        there = numbers(self._folder)
+        if left and full + 1 not in there:
+            _LOG.error(
+                "comparisons missing", path=str(path_of(self._folder, full + 1)), bytes=left * COMPARISON.itemsize
+            )
+        for number in there:
             path = path_of(self._folder, number)
             if number > full + 1 or (number == full + 1 and not left):
                 path.unlink()
@@ -138,9 +143,9 @@ class ComparisonStore:
                 if capacity != self._capacity:
                     raise StoreInvalid(path, f"has room for {capacity} records, expected {self._capacity}")
                 size = HEADER_BYTES + left * COMPARISON.itemsize
-                there = path.stat().st_size
-                if there < size:  # the host died: they were never on the disk
-                    _LOG.error("comparisons missing", path=str(path), bytes=size - there)
+                found = path.stat().st_size
+                if found < size:  # the host died: they were never on the disk
+                    _LOG.error("comparisons missing", path=str(path), bytes=size - found)
                 os.truncate(path, size)
 
 

@@ -1,4 +1,4 @@
-"""The aliases of a repository as they change, and what an alias meant at any time."""
+"""The aliases of a repository as they change, what an alias meant at any time, and which shadows were not finished."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tickgate_server.models.aliases import ALIASES_FILE, Aliases, AliasName, read_aliases
 from tickgate_server.models.errors import AliasesInvalid
+from tickgate_server.models.shadow_record import RECORD_FILE, ShadowRecordInvalid, read_record
 
 NO_VERSION = 0
 
@@ -82,6 +83,27 @@ class AliasFiles:
                 continue
             found[name] = (status.st_mtime_ns, status.st_ino, status.st_size)
         return found
+
+
+def unfinished(folder: Path) -> list[tuple[str, int]]:
+    """Versions that were shadows when the process that wrote their records ended, by name and number.
+
+    Args:
+        folder: `models.shadow_record.shadow_folder`.
+    """
+    found: list[tuple[str, int]] = []
+    for path in sorted(folder.glob(f"*/*/{RECORD_FILE}")):
+        name, number = path.parts[-3:-1]
+        if not number.isdecimal():
+            continue
+        try:
+            record = read_record(folder, name, int(number))
+        except ShadowRecordInvalid as error:
+            _LOG.error("shadow not scored", model=name, version=int(number), why=str(error))
+            continue
+        if record is not None and not record.ended:
+            found.append((name, int(number)))
+    return found
 
 
 class Timeline:
