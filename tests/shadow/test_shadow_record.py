@@ -16,8 +16,10 @@ from tickgate_server.models.shadow_record import (
     Missed,
     ShadowRecord,
     ShadowRecordInvalid,
+    ShadowSummary,
     Signals,
     read_record,
+    read_summary,
     record_path,
     shadow_folder,
     write_record,
@@ -169,6 +171,27 @@ def test_a_record_that_was_edited_is_refused(tmp_path: Path) -> None:
 def test_a_worker_finds_the_folder_of_its_server() -> None:
     assert shadow_folder(Path("journal")) == Path("journal/shadow")
     assert shadow_folder(Path("journal/worker-3"), workers=4) == Path("journal/shadow")
+
+
+def test_a_promotion_sees_the_side_of_what_is_production(tmp_path: Path) -> None:
+    write_record(tmp_path / "shadow", record())
+    expected = ShadowSummary(
+        name="tiny",
+        version=2,
+        against=1,
+        decisions=3,
+        agreement=2 / 3,
+        mean_abs_divergence=0.75,
+        max_abs_divergence=2.0,
+        since_ns=5,
+        until_ns=9,
+    )
+    assert read_summary(tmp_path, "tiny", 2, 1) == expected
+    assert read_summary(tmp_path / "worker-1", "tiny", 2, 1) == expected
+    assert read_summary(tmp_path, "tiny", 2, 3) is None  # it answered as the canary
+    assert read_summary(tmp_path, "tiny", 4, 1) is None
+    assert read_summary(tmp_path, "tiny", 2, None) is None
+    assert read_summary(None, "tiny", 2, 1) is None
 
 
 def test_a_side_may_be_there_once_and_is_never_the_shadow_itself() -> None:

@@ -11,6 +11,7 @@ The file is replaced by renaming, so a reader has it whole. One that contradicts
 
 import math
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Iterable
 from enum import StrEnum
@@ -243,6 +244,66 @@ class ShadowRecord(_Strict):
     def last_clock_ns(self) -> int | None:
         """At the last."""
         return max((comparison.last_clock_ns for comparison in self.comparisons), default=None)
+
+
+class ShadowSummary(_Strict):
+    """One shadow version beside one production version, as a promotion looks at it.
+
+    Attributes:
+        name: Of the model.
+        version: Of the shadow.
+        against: Version that answered as production.
+        decisions: Of these that the shadow scored too.
+        agreement: Share of them whose direction was the same.
+        mean_abs_divergence: Mean of abs(value of the shadow - value of production), in 0 to 2.
+        max_abs_divergence: The largest.
+        since_ns: Clock of the first decision; 0 where the server's clock is the ticks' own.
+        until_ns: Of the last one.
+    """
+
+    name: str
+    version: int = Field(ge=1)
+    against: int = Field(ge=1)
+    decisions: int = Field(ge=1)
+    agreement: Annotated[float, Field(ge=0.0, le=1.0)]
+    mean_abs_divergence: Difference
+    max_abs_divergence: Difference
+    since_ns: Count
+    until_ns: Count
+
+
+def read_summary(journal: Path | None, name: str, version: int, against: int | None) -> ShadowSummary | None:
+    """What a version has shown as the shadow of what is production; None: nothing.
+
+    Args:
+        journal: Folder of the server's journal, or of one of several workers'; None: it keeps none.
+        name: Of the model.
+        version: Of the shadow.
+        against: Production's version; None: there is none.
+
+    Raises:
+        ShadowRecordInvalid: As `read_record`.
+    """
+    if journal is None or against is None:
+        return None
+    of_worker = re.fullmatch(r"worker-\d+", journal.name) and not (journal / FOLDER).is_dir()
+    record = read_record((journal.parent if of_worker else journal) / FOLDER, name, version)
+    if record is None:
+        return None
+    for side in record.comparisons:
+        if (side.alias, side.version) == ("production", against):
+            return ShadowSummary(
+                name=name,
+                version=version,
+                against=against,
+                decisions=side.decisions,
+                agreement=side.agreement_share,
+                mean_abs_divergence=side.value.mean,
+                max_abs_divergence=side.value.max,
+                since_ns=side.first_clock_ns,
+                until_ns=side.last_clock_ns,
+            )
+    return None
 
 
 def shadow_folder(journal: Path, workers: int = 1) -> Path:
