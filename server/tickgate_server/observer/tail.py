@@ -22,6 +22,7 @@ _WANTED = [
     ControlKind.SETTINGS,
     ControlKind.MODEL,
     ControlKind.MODEL_REFUSED,
+    ControlKind.MODEL_UNLOADED,
     ControlKind.UNSENT,
     ControlKind.MODEL_REOPENED,
 ]
@@ -33,7 +34,7 @@ class Tail(Following):
 
     Attributes:
         refused: Name and version of each that the server's last start refused.
-        loaded: Models that its last start loaded, by index.
+        loaded: Models that are loaded, by index.
 
     Args:
         folder: Must exist; it may be empty yet.
@@ -140,6 +141,9 @@ class Tail(Following):
         elif control.code == ControlKind.MODEL:
             model = Model(**payload)
             self.loaded[model.index] = model
+            self.refused.discard((model.name, model.version))
+        elif control.code == ControlKind.MODEL_UNLOADED:
+            self.loaded.pop(int(payload["index"]), None)
         elif control.code == ControlKind.MODEL_REFUSED:
             self.refused.add((str(payload["name"]), int(payload["version"])))
 
