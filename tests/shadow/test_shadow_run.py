@@ -149,20 +149,20 @@ def test_which_side_a_decision_is_on(desk: Desk, version: int, asked: str, alias
     assert found == ([side] if side else [])
 
 
-def _wrong_schema(desk: Desk) -> LoadedModel:
-    return desk.model(2, schema_id="micro10/other")
-
-
 def _gone(desk: Desk) -> LoadedModel:
     model = desk.model(2)
     model.version = 7  # type: ignore[misc]  # a sample
     return model
 
 
-def _other_bytes(desk: Desk) -> LoadedModel:
-    return desk.model(1, name="tiny").__class__(
-        **{**vars(desk.model(2)), "manifest": SimpleNamespace(model_sha256="00" * 32)}
-    )
+def _other_bytes(desk: Desk, **changes: str) -> LoadedModel:
+    model = desk.model(2, **changes)
+    model.manifest.model_sha256 = "00" * 32  # type: ignore[misc]  # a sample
+    return model
+
+
+def _wrong_schema(desk: Desk) -> LoadedModel:
+    return _other_bytes(desk, schema_id="micro10/other")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ import grpc
 import pytest
 from tests.observer.scraping import Samples, scrape, value
 from tests.shadow.shadowing import (
+    BUDGET,
+    PRODUCTION,
     comparisons_of,
     decisions_in,
     expected_of,
@@ -24,13 +26,16 @@ from tests.shadow.shadowing import (
     wait_until,
 )
 from tests.support.messages import untimed, zigzag
+from tests.support.packages import publish_logistic
 from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, served, server
 
 from tickgate.symbol_hash import worker_of
 from tickgate.v1 import signal_pb2 as pb
 from tickgate.v1 import signal_pb2_grpc
+from tickgate_server.models.aliases import change_alias
 from tickgate_server.models.package import MODEL_FILE
 from tickgate_server.models.shadow_record import Missed, Signals
+from tickgate_server.shadow.store import ALIASES
 
 REPLAY = ("--clock", "replay")
 MILLISECOND_NS = 1_000_000
@@ -267,6 +272,38 @@ def test_only_while_there_is_a_shadow_is_there_a_scorer_and_only_that_time_count
         assert record.first_clock_ns == found["clock_ns"].min() > 0
         assert record.last_clock_ns == found["clock_ns"].max()
         assert (record.lost_records, record.ended) == (0, False)
+
+
+def test_symbols_of_the_canary_are_a_side_of_their_own(models: Path) -> None:
+    weights = {"weight": 200.0, "bias": -0.1}
+    publish_logistic(models, version=3, **weights, **BUDGET)
+    change_alias(models / "tiny", "canary", 3, expected=None, reason="a test", who="test", share_percent=50.0)
+    with shadowed(models, *REPLAY) as server:
+        answered_by = {
+            f"S{number}": {server.predict(request).model.version for request in zigzag(f"S{number}", 20)}
+            for number in range(8)
+        }
+        wait_for_compared(shadow_of(server), 80)
+        assert server.process.stop() == 0
+        sides = {side.alias: side for side in record_of(shadow_of(server)).comparisons}
+        found = comparisons_of(shadow_of(server))
+        entries = decisions_in(server.process.journal)
+    assert {(ALIASES[row["alias"]], row["symbol"].decode(), int(row["version"])) for row in found} == {
+        ("production" if version == 2 else "canary", symbol, version)
+        for symbol, versions in answered_by.items()
+        for version in versions
+    }
+    assert {alias: side.version for alias, side in sides.items()} == {"production": 2, "canary": 3}
+    for alias, answering in (
+        ("production", PRODUCTION),
+        ("canary", {"version": 3, **weights, "decision_threshold": 0.5}),
+    ):
+        expected = expected_of(entries, answering=answering)
+        side = sides[alias]
+        assert side.decisions == expected.decisions > 0
+        assert (side.agreed, side.same_signals) == (expected.agreed, expected.same_signals)
+        assert (side.signals, side.shadow_signals) == (expected.signals, expected.shadow_signals)
+        assert side.value.mean == pytest.approx(sum(expected.differences) / expected.decisions, abs=1e-6)
 
 
 def test_a_scorer_ends_with_a_server_that_is_killed_and_the_next_one_goes_on(models: Path, tmp_path: Path) -> None:
