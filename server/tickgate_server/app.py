@@ -40,6 +40,7 @@ from tickgate_server.rpc.models import PromotionTerms
 from tickgate_server.rpc.services import Extension, Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
+from tickgate_server.shadow.process import start_shadow_scorer
 from tickgate_server.ticks.instruments import Universe, read_instruments
 from tickgate_server.worker_link import WorkerLink
 
@@ -247,6 +248,9 @@ def serve(
         observer = start_observer(settings) if link is None else None
         if observer is not None:
             stack.callback(observer.close)
+        shadow = start_shadow_scorer(settings, [] if journal is None else [journal.folder]) if link is None else None
+        if shadow is not None:
+            stack.callback(shadow.close)
         control = None
         if settings.journal.folder is not None and settings.observer.mode != "none":
             control_block.create(settings.journal.folder / control_block.FILE_NAME)

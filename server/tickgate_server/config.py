@@ -272,6 +272,17 @@ class ObserverSection(_Section):
     """`thread` is for tests and embedding: in CPython a busy thread can hold an answer up for milliseconds."""
 
 
+class ShadowSection(_Section):
+    """What scores the recorded vectors with versions that never answer."""
+
+    mode: Literal["process", "none"] = "process"
+    """`process`: one of its own, there while the repository names a shadow; it takes a journal."""
+    scheduling: Literal["idle", "normal"] = "idle"
+    """`idle`: it runs only where nobody else wants the core, and lags where there is none; `normal`: as any process."""
+    retained_comparisons: Annotated[int, Field(ge=65_536)] = 1_048_576
+    """Comparisons of each version that are kept one by one, 104 bytes each; its record counts all there ever were."""
+
+
 class LogSection(_Section):
     """Structured logs on standard error."""
 
@@ -299,6 +310,7 @@ class Settings(BaseSettings):
     ticks: TicksSection = TicksSection()
     journal: JournalSection = JournalSection()
     observer: ObserverSection = ObserverSection()
+    shadow: ShadowSection = ShadowSection()
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()

@@ -23,6 +23,7 @@ import structlog
 
 from tickgate_server.config import Settings, admin_address, worker_address
 from tickgate_server.observer.process import ObserverProcess
+from tickgate_server.shadow.process import start_shadow_scorer
 from tickgate_server.worker_link import encode
 
 _LOG = structlog.get_logger()
@@ -113,6 +114,7 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         keeping = [asyncio.create_task(worker.keep()) for worker in self.workers]
         observing = asyncio.create_task(self._observe())
+        scoring = asyncio.create_task(self._score_shadows())
         told = asyncio.create_task(self.stopping.wait())
         try:
             # The others end by themselves only where they could not be started at all.
@@ -127,7 +129,7 @@ class _Supervisor:
                 worker.kill()
         statuses = await asyncio.gather(*keeping)
         self.ended.set()
-        await observing
+        await asyncio.gather(observing, scoring)
         _LOG.info("workers stopped", statuses=statuses)
         return 0 if not any(statuses) else 1
 
@@ -162,6 +164,17 @@ class _Supervisor:
             await self.ended.wait()
         finally:
             await asyncio.to_thread(observer.close)
+
+    async def _score_shadows(self) -> None:
+        """Have one scorer follow all journals likewise, while there is a shadow; nothing waits for it."""
+        folder = self.settings.journal.folder
+        if not await self.reached(self.all_bound):
+            return
+        journals = [] if folder is None else [journal_folder(folder, worker.index) for worker in self.workers]
+        shadow = start_shadow_scorer(self.settings, journals)
+        if shadow is not None:
+            await self.ended.wait()
+            await asyncio.to_thread(shadow.close)
 
     def bound(self) -> None:
         """A worker has an address."""

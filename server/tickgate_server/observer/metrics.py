@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from tickgate_server.journal.entries import STATUSES
 from tickgate_server.observer.address import MetricsAddressTaken, split_address
 from tickgate_server.observer.counters import BOUNDS_NS, OTHER, Counters, TimedStage
+from tickgate_server.observer.shadows import ShadowMetrics
 from tickgate_server.observer.tail import Tail
 from tickgate_server.records import Stage
 from tickgate_server.risk.reasons import Action, Reason
@@ -38,13 +39,22 @@ class JournalCollector(Collector):
         counters: Of all of them.
         lock: That the tails hold while they add.
         catch_up: Called first in each scrape: what was journaled before it is in its answer.
+        shadows: What is known of shadows.
     """
 
-    def __init__(self, tails: Sequence[Tail], counters: Counters, lock: Lock, catch_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tails: Sequence[Tail],
+        counters: Counters,
+        lock: Lock,
+        catch_up: Callable[[], None],
+        shadows: ShadowMetrics,
+    ) -> None:
         self._tails = tails
         self._counters = counters
         self._lock = lock
         self._catch_up = catch_up
+        self._shadows = shadows
         self._shown: dict[str, NDArray[np.int64]] = {}
 
     def collect(self) -> Iterator[Metric]:
@@ -53,7 +63,10 @@ class JournalCollector(Collector):
         self._catch_up()
         with self._lock:
             found = [self._latency(), *self._counts(), *self._journal(freshness_s), self._models(), _build()]
+            several = len(self._tails) > 1
+            journaled = {tail.folder.name if several else "": tail.next_sequence for tail in self._tails}
         yield from found
+        yield from self._shadows.collect(journaled)
 
     def _latency(self) -> Metric:
         family = HistogramMetricFamily(

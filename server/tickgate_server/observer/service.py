@@ -13,12 +13,14 @@ from threading import Event, Lock, Thread
 
 from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter, Slot
 from tickgate_server.journal.segments import segment_numbers
+from tickgate_server.models.shadow_record import shadow_folder
 from tickgate_server.observer.counters import Counters
 from tickgate_server.observer.health import ModelHealth, manifests_in
 from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
 from tickgate_server.observer.recent import RecentLatency
 from tickgate_server.observer.risk_values import RiskValues
+from tickgate_server.observer.shadows import ShadowMetrics
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.scheduling import be_nicer, give_way
@@ -88,7 +90,8 @@ class Observer:
                 stack.callback(tail.close)
                 self._tails.append(tail)
             if metrics_listen:
-                collector = JournalCollector(self._tails, counters, self._lock, self._catch_up_for_scrape)
+                shadows = ShadowMetrics(shadow_folder(journals[0], len(journals)))
+                collector = JournalCollector(self._tails, counters, self._lock, self._catch_up_for_scrape, shadows)
                 self._endpoint = MetricsEndpoint(metrics_listen, collector, patience_s)
             self._stack = stack.pop_all()
 
