@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tickgate_server.models.package import FeatureStatistics
 from tickgate_training.errors import ArgumentInvalid, SeriesInvalid
 from tickgate_training.overfitting.sharpe import (
     deflated_sharpe_2014,
@@ -14,9 +15,9 @@ from tickgate_training.overfitting.sharpe import (
     probabilistic_sharpe_2025,
     sample_of,
 )
-from tickgate_training.publishing import DECILES
+from tickgate_training.publishing import feature_statistics
 from tickgate_training.retraining.comparison import deflated_sharpe
-from tickgate_training.retraining.drift import stability_index
+from tickgate_training.retraining.drift import null_quantiles, stability_index
 from tickgate_training.retraining.paired import paired_test
 from tickgate_training.stability import deciles_of, psi_of
 
@@ -131,27 +132,52 @@ def test_the_best_of_rounds_without_skill_hardly_ever_passes() -> None:
     assert passed <= 6  # 3 %; alone the best of 20 would pass in 64
 
 
+def statistics(quantiles: tuple[float, ...], most: float) -> FeatureStatistics:
+    return FeatureStatistics(mean=0.0, std=1.0, min=-9.0, max=most, quantiles=quantiles)
+
+
 def test_the_stability_index_is_that_of_the_rows_where_deciles_are_distinct() -> None:
     rng = np.random.default_rng(8)
     train = rng.normal(0.0, 1.0, (100_000, 1)).astype(np.float32)
     later = rng.normal(0.5, 1.2, (3000, 1)).astype(np.float32)
-    quantiles = tuple(np.quantile(train[:, 0].astype(np.float64), DECILES).tolist())
+    trained = feature_statistics(("x",), train)["x"]
     known = float(psi_of(deciles_of(train), train, later)[0])
-    assert stability_index(quantiles, later[:, 0]) == pytest.approx(known, rel=1e-3)
+    assert stability_index(trained, later[:, 0]) == pytest.approx(known, rel=1e-3)
 
 
 def test_the_stability_index_by_hand_with_quantiles_that_coincide() -> None:
-    """Quartiles (0, 0, 1): half the rows up to 0, a quarter up to 1, a quarter above."""
+    """Quartiles (0, 0, 1): half the rows up to 0, a quarter up to 1, a quarter above; of (0, 0, 0), maximum 0, all."""
     values = np.array([0.0, 0.0, 0.5, 2.0, 2.0, 2.0], np.float32)
     expected = np.array([0.5, 0.25, 0.25])
     actual = (np.array([2, 1, 3]) + 0.5) / 7.5
-    assert stability_index((0.0, 0.0, 1.0), values) == pytest.approx(
-        float(((actual - expected) * np.log(actual / expected)).sum())
-    )
+    by_hand = float(((actual - expected) * np.log(actual / expected)).sum())
+    assert stability_index(statistics((0.0, 0.0, 1.0), 3.0), values) == pytest.approx(by_hand)
+    assert stability_index(statistics((0.0, 0.0, 0.0), 0.0), values) == 0.0
 
 
 def test_a_stability_index_of_nothing_is_nan_and_bad_quantiles_are_refused() -> None:
-    assert math.isnan(stability_index((0.0,), np.empty(0, np.float32)))
+    assert math.isnan(stability_index(statistics((0.0,), 1.0), np.empty(0, np.float32)))
     for quantiles in ((), (1.0, 0.0)):
         with pytest.raises(ArgumentInvalid):
-            stability_index(quantiles, np.ones(3, np.float32))
+            stability_index(statistics(quantiles, 2.0), np.ones(3, np.float32))
+
+
+def test_where_nothing_changed_the_index_stays_below_its_null_quantile_ties_and_all() -> None:
+    """Ten features that remember, half of them in steps: at a chance of 1 % over all, at most 4 of 100 looks."""
+    rng = np.random.default_rng(9)
+    noise = rng.standard_normal((40_000, 10))
+    for row in range(1, len(noise)):
+        noise[row] += 0.8 * noise[row - 1]
+    noise[:, 5:] = np.round(noise[:, 5:])
+    rows = noise.astype(np.float32)
+    names = tuple(f"x{k}" for k in range(10))
+    train, later = rows[:10_000], rows[10_000:]
+    trained = feature_statistics(names, train)
+    null = null_quantiles(trained, train, 300, seed=1)
+    looks = [
+        any(stability_index(trained[name], part[:, k]) > null[name] for k, name in enumerate(names))
+        for part in np.split(later, 100)
+    ]
+    assert sum(looks) <= 4
+    moved = later[:300] + np.float32(4.0)
+    assert all(stability_index(trained[name], moved[:, k]) > null[name] for k, name in enumerate(names))

@@ -20,12 +20,12 @@ from tickgate_server.models import aliases
 from tickgate_server.models.errors import AliasConflict, ModelError
 from tickgate_training import leak_check
 from tickgate_training.errors import TrainingError
-from tickgate_training.publishing import publish_model
+from tickgate_training.publishing import Published, publish_model
 from tickgate_training.retraining.challengers import Challenger, Challengers, best
 from tickgate_training.retraining.comparison import Comparison, Scored, compare, read_champion
 from tickgate_training.retraining.config import RefitChallenger, RetrainConfig
 from tickgate_training.retraining.decision import decide
-from tickgate_training.retraining.drift import ALPHA, NULL_DRAWS
+from tickgate_training.retraining.drift import null_quantiles
 from tickgate_training.retraining.errors import NothingNew, RetrainStopped
 from tickgate_training.retraining.newest import Newest, blocks, read_newest
 from tickgate_training.retraining.rounds import (
@@ -45,7 +45,6 @@ from tickgate_training.retraining.serving import Serving, serving
 from tickgate_training.retraining.sources import Sources
 from tickgate_training.samples import Samples
 from tickgate_training.splits import Block, Window
-from tickgate_training.stability import null_quantile
 
 WHO = "tickgate retrain"
 _REASON_BYTES = aliases.TEXT_BYTES
@@ -195,7 +194,7 @@ class Round:
         published = publish_model(challenger.fitted, samples, config.training, metrics, said["trials"], held.verdict)
         version = published.manifest.version
         said["published"] = version
-        said["drift_null"] = self._drift_null(challenger, samples)
+        said["drift_null"] = self._drift_null(challenger, published, samples)
         said["challenger"] = _scored_said(held.challenger, version)
         self._enter(Stage.SHADOW)
         reason = _cut(f"round {said['round']}: {decided.reason}")
@@ -209,16 +208,14 @@ class Round:
         aliases.change_alias(folder, "shadow", None, expected=version, who=WHO, reason="it is production now")
         return "promoted", decided.reason
 
-    def _drift_null(self, challenger: Challenger, samples: Samples) -> dict[str, float]:
+    def _drift_null(self, challenger: Challenger, published: Published, samples: Samples) -> dict[str, float]:
         wanted = self._config.retrain.triggers
         if not wanted.on_drift:
             return {}
-        names = samples.feature_set.features
+        trained = published.manifest.feature_statistics
         rows = samples.features[challenger.fitted.train_rows]
-        level = 1.0 - ALPHA / len(names)
-        seed = self._config.training.seed
-        found = null_quantile(rows, wanted.drift_rows, level, draws=NULL_DRAWS, seed=seed)
-        return dict(zip(names, found.tolist(), strict=True))
+        ordered = {name: trained[name] for name in samples.feature_set.features}
+        return null_quantiles(ordered, rows, wanted.drift_rows, seed=self._config.training.seed)
 
     def _begin(self, champion: int) -> None:
         self._rounds.begin(

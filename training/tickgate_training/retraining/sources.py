@@ -56,7 +56,7 @@ class Sources:
         """A LightGBM that was kept; raises `StateInvalid` where it is not what was kept."""
         data = self._read(name)
         try:
-            return LightGBMModel(lightgbm.Booster(model_str=data.decode(), params={"verbosity": -1}))
+            return LightGBMModel(lightgbm.Booster(model_str=data.decode()))
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
             raise StateInvalid(self._folder / name, f"is no LightGBM ({error})") from error
 
