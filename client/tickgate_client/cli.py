@@ -21,7 +21,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
-        "models": "Look at a folder of model packages.",
+        "models": "See which model versions serve, load and promote them, and compare them.",
         "observe": "Follow a journal: serve its metrics and write its control block.",
         "portfolio": "See what is held, open and lost, and correct it.",
         "predict": "Ask a server for one signal.",

@@ -5,12 +5,12 @@ from typing import cast
 
 from tickgate_server.desk import Desk
 from tickgate_server.models.loading import LoadedModel
-from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.payload import payload_of
 from tickgate_server.records import Decision, Request, Stage
 from tickgate_server.risk import request_ids as ids
 from tickgate_server.risk.reasons import Action, Reason
 from tickgate_server.risk.regimes import TradingState
+from tickgate_server.roster import Roster
 
 _HOLD, _ENCODING = int(Action.HOLD), int(Stage.ENCODING)
 _EXPIRED, _REUSED = int(Reason.REQUEST_EXPIRED), int(Reason.REQUEST_ID_REUSED)
@@ -23,14 +23,12 @@ class AnsweredRequests:
 
     Args:
         desk: Whose `ids` they are.
-        registry: Of the models that answered.
-        numbers: Of these in the book, which are their places in the registry too.
+        roster: Of the models that answered.
     """
 
-    def __init__(self, desk: Desk, registry: ModelRegistry, numbers: dict[LoadedModel, int]) -> None:
+    def __init__(self, desk: Desk, roster: Roster) -> None:
         self._desk = desk
-        self._registry = registry
-        self._numbers = numbers
+        self._roster = roster
 
     def keep(self, request: Request, decision: Decision, sequence: int) -> None:
         """Remember a request id with its answer, that of the record `sequence`."""
@@ -38,7 +36,7 @@ class AnsweredRequests:
         entry = kept.keep(request.request_id, decision.payload)
         now_ns = self._desk.now_ns()
         valid_us = decision.valid_for_us or self._desk.limits.valid_for_us
-        number = self._numbers[cast("LoadedModel", decision.model)]
+        number = self._roster.numbers[cast("LoadedModel", decision.model)]
         kept.facts[entry] = (
             sequence,
             now_ns + valid_us * 1000,
@@ -86,7 +84,7 @@ class AnsweredRequests:
             decision.regime = facts[ids.REGIME]
             decision.sent_ns = facts[ids.CLOCK_NS]
             if facts[ids.MODEL] >= 0:  # else it was answered before a restart
-                decision.model = self._registry.models[facts[ids.MODEL]]
+                decision.model = self._roster.by_number[facts[ids.MODEL]]
             if decision.action != _HOLD:
                 decision.order_id = facts[ids.SEQUENCE]
             (

@@ -19,6 +19,8 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.model_operations import Repository
+from tickgate_server.models.checking import load_in_parallel
 from tickgate_server.models.errors import ModelNotFound
 from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.observer.address import split_address
@@ -31,6 +33,7 @@ from tickgate_server.risk.feed import RiskDataFeed
 from tickgate_server.risk.limits import Limits, LimitsFileInvalid, read_limits
 from tickgate_server.rpc.admin import ReadLimits
 from tickgate_server.rpc.listener import Bound, ListenerSettings, choose
+from tickgate_server.rpc.models import PromotionTerms
 from tickgate_server.rpc.services import Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
@@ -64,7 +67,12 @@ def load_models(settings: Settings) -> ModelRegistry:
     if not repository.is_dir():
         raise RepositoryMissing(repository)
     try:
-        registry = load_repository(repository, settings.models.default, inline_limit_us=settings.models.inline_limit_us)
+        registry = load_repository(
+            repository,
+            settings.models.default,
+            inline_limit_us=settings.models.inline_limit_us,
+            load_all=load_in_parallel,
+        )
     except ModelNotFound as error:
         raise DefaultModelMissing(f"models.default: {error}") from error
     for model in registry.models:
@@ -140,6 +148,13 @@ def build_engine(
         feed=RiskDataFeed(journal.folder) if journal is not None and control is not None else None,
         kill_file=settings.desk.kill_file,
         fsync_reports=settings.desk.fsync_reports,
+        repository=Repository(
+            settings.models.repository,
+            inline_limit_us=settings.models.inline_limit_us,
+            load_limit_s=settings.models.load_limit_s,
+            follow_s=settings.models.follow_s,
+            watch=settings.models.watch,
+        ),
     )
 
 
@@ -171,6 +186,14 @@ def place_risk_data(settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_risk_data(target, data)
     _LOG.info("first risk data", file=str(given), symbols=len(data.symbols), as_of_ns=data.as_of_ns)
+
+
+def promotion_terms(settings: Settings) -> PromotionTerms:
+    """What versions are held to that are to be production; shadows' records are beside the journal of all workers."""
+    folder = settings.journal.folder
+    if folder is not None and settings.worker.count > 1:
+        folder = folder.parent
+    return PromotionTerms(settings.models.repository, folder, settings.promotion)
 
 
 def serve(
@@ -330,6 +353,12 @@ def _serve(
             tls_key=section.tls_key,
             tls_client_ca=section.tls_client_ca,
         ),
-        Services(engine, read_limits, worker=settings.worker.index, workers=settings.worker.count),
+        Services(
+            engine,
+            read_limits,
+            promotion_terms(settings),
+            worker=settings.worker.index,
+            workers=settings.worker.count,
+        ),
     )
     listener.run(on_bound, on_serving, lambda: _LOG.info("draining", grace_s=section.drain_s))

@@ -55,6 +55,12 @@ class ArrayTable:
         self.table[number, : 1 + array.ndim] = (array.ctypes.data, *array.shape)
 
 
+@kernel(types.int64[:, ::1](types.int64, types.int64))
+def table_at(address: int, count: int) -> Any:
+    """Another table, of so many arrays, by its address."""
+    return carray(void_pointer(address), (count, 3), np.int64)
+
+
 @kernel(types.float64[::1](TABLE, types.int64))
 def floats(table: NDArray[np.int64], number: int) -> Any:
     """A float64 vector."""

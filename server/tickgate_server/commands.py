@@ -235,33 +235,5 @@ def replay(folder: Path, repository: Path | None, file: Path | None, differences
     sys.exit(1 if found.differing else 0)
 
 
-@click.group()
-def models() -> None:
-    """Look at a folder of model packages."""
-
-
-@models.command("list")
-@_MODELS
-@_CONFIG
-def list_models(repository: Path | None, file: Path | None) -> None:
-    """Check every version as the server would, and say which are fit to serve."""
-    settings, _ = _load(file, {"models.repository": repository})
-    from tickgate_server import app  # noqa: PLC0415 - numba and ONNX Runtime load with it
-    from tickgate_server.models.registry import load_repository  # noqa: PLC0415
-
-    if not settings.models.repository.is_dir():
-        raise click.ClickException(str(app.RepositoryMissing(settings.models.repository)))
-    registry = load_repository(settings.models.repository)
-    table = Table("model", "version", "fit", "features", "horizon", "p99 us", "why not")
-    for model in registry.models:
-        horizon = f"{model.horizon_trades} trade{'s' * (model.horizon_trades > 1)}"
-        table.add_row(
-            model.name, str(model.version), "yes", model.schema_id, horizon, f"{model.warm_up_us_p99:.1f}", ""
-        )
-    for refused in registry.refused:
-        table.add_row(refused.name, str(refused.version), "no", "", "", "", str(refused.error))
-    Console().print(table)
-
-
 if __name__ == "__main__":  # how a supervisor starts its workers
     serve()

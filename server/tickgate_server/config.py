@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tickgate_server.models.promotion import PromotionLimits
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.risk.limits import Limits
 
@@ -130,6 +131,13 @@ class ModelsSection(_Section):
     """Most requests that wait for such a model; what is beyond is answered RESOURCE_EXHAUSTED at once."""
     standing_limit: Annotated[int, Field(ge=1, le=1024)] = 1
     """The same while the model is busy for most of the time: then a queue makes answers old, and not more."""
+    load_limit_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 120.0
+    """A version whose checks take longer, while the server serves, has failed to load."""
+    follow_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 0.5
+    """How often the models' aliases.json are looked at, so that what others change takes effect here; 0: never."""
+    watch: bool = False
+    """Load versions that appear in the repository by themselves; else they are loaded when asked for, or named by an
+    alias."""
 
 
 class InstrumentsSection(_Section):
@@ -232,6 +240,7 @@ class Settings(BaseSettings):
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()
+    promotion: PromotionLimits = PromotionLimits()
     worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
 

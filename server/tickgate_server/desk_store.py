@@ -28,7 +28,6 @@ from tickgate_server.journal.layout import CONTROL, DECISION, RECORD_BYTES, Cont
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.journal.writer import JournalWriter
-from tickgate_server.models.registry import ModelRegistry
 from tickgate_server.records import FEATURES, TICK, Stage
 from tickgate_server.risk import gate, portfolio, request_ids, valuation
 from tickgate_server.risk.book import HELD, OPEN_ORDERS
@@ -36,6 +35,7 @@ from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.reasons import Action
 from tickgate_server.risk.regimes import TradingState
 from tickgate_server.risk.reports import ReportRefused
+from tickgate_server.roster import Roster
 from tickgate_server.ticks.market import TRADE
 
 FILE_NAME = "portfolio.jsonl"
@@ -113,9 +113,7 @@ class Checkpoints:
             _LOG.error("checkpoint not written", file=str(self._path), why=str(error))
 
 
-def begin_journaled(
-    journal: JournalWriter, desk: Desk, registry: ModelRegistry, engine_settings: Mapping[str, Any]
-) -> None:
+def begin_journaled(journal: JournalWriter, desk: Desk, roster: Roster, engine_settings: Mapping[str, Any]) -> None:
     """Bring the desk back, and tell the journal all that decisions depend on from here, with windows that are empty.
 
     What the journal tells goes into a ledger of its own first: the desk begins with what that states, as a replay does.
@@ -123,9 +121,10 @@ def begin_journaled(
     Args:
         journal: Nothing was appended to it yet.
         desk: Empty, with its models.
-        registry: Of these.
+        roster: Of these.
         engine_settings: What a replay builds its engine with.
     """
+    registry = roster.registry
     restored = desk.twin()
     restore(restored, journal.folder)
     desk.take_memory(restored)
@@ -144,6 +143,7 @@ def begin_journaled(
         desk.heed(model.name, model.version, journal.add_model(model))
     for refused in registry.refused:
         journal.add_refused(refused.name, refused.version, type(refused.error).__name__)
+    roster.tell_start()
     for piece in pieces(restored):
         journal.append_control(ControlKind.WARM_START, piece)
         take_piece(desk, piece)

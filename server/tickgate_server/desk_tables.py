@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tickgate.v1 import DeskState, GetLimitsResponse, OrderState, Portfolio, Side, TradingState
-from tickgate_server.rpc.desk_client import Worker
+from tickgate_server.rpc.admin_client import Worker
 
 # How much of a limit is used, by its name.
 _USED = {

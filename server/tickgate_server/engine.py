@@ -24,6 +24,7 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.intake import Intake
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.writer import JournalWriter
+from tickgate_server.model_operations import ModelOperations, Repository
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
@@ -35,6 +36,7 @@ from tickgate_server.risk.feed import RiskDataFeed
 from tickgate_server.risk.gate import LIMITS, OUT_VALUES, PASSES, VALUES, WAIVED, judge
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
+from tickgate_server.roster import Roster
 from tickgate_server.ticks import market
 from tickgate_server.ticks.instruments import Universe
 from tickgate_server.ticks.market import MarketState
@@ -107,6 +109,7 @@ class Engine:
         kill_file: Path | None = None,
         *,
         fsync_reports: bool = False,
+        repository: Repository | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -142,18 +145,24 @@ class Engine:
             fsync=fsync_reports,
         )
         self.symbols.on_row = self.desk.add_row
-        self._numbers: dict[LoadedModel, int] = {}
         self._ticket = 0
-        self._threads = ModelThreads(
-            registry.models if settings.queue_limit else (), settings.queue_limit, settings.standing_limit
-        )
-        for model in registry.models:
-            self._numbers[model] = self.desk.add_model(model.name, model.version, model.manifest.allowed_regimes)
+        started = registry.models if settings.queue_limit else ()
+        self._threads = ModelThreads(started, settings.queue_limit, settings.standing_limit)
+        self.roster = Roster(registry, self.desk, self._intake, journal, self._threads)
+        self._numbers = self.roster.numbers
         if journal is not None:
-            begin_journaled(journal, self.desk, registry, asdict(settings))
+            begin_journaled(journal, self.desk, self.roster, asdict(settings))
             self._checkpoints = Checkpoints(journal, self.desk)
-            self.desk.on_polled = self._checkpoints.keep_up
-        self._answered = AnsweredRequests(self.desk, registry, self._numbers)
+        self.models = ModelOperations(self.roster, repository)
+        self.desk.on_polled = self._polled
+        self._answered = AnsweredRequests(self.desk, self.roster)
+
+    def _polled(self) -> None:
+        """The engine's part of the desk's turn."""
+        if self.journal is not None:
+            self._checkpoints.keep_up()
+        self.models.poll()
+        self.roster.poll()
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()
@@ -164,6 +173,7 @@ class Engine:
 
     def close(self) -> None:
         """End the models' threads, whose unsettled runs are given up, and write the last checkpoint of the book."""
+        self.models.close()
         self._threads.close()
         if self.journal is not None:
             self._checkpoints.close()
@@ -175,8 +185,13 @@ class Engine:
 
     @property
     def parts(self) -> EngineParts:
-        """The state itself, for the transport's fast lane; with one feature set only."""
+        """The state itself; with one feature set only."""
         return EngineParts(self._market, self._intake.stores[0], self.desk)
+
+    @property
+    def market(self) -> MarketState:
+        """Each symbol's market state."""
+        return self._market
 
     @property
     def feature_stores(self) -> list[FeatureStore]:
@@ -204,7 +219,7 @@ class Engine:
         """
         start_ns = perf_counter_ns()
         decision.stage = _NONE
-        model = self.registry.resolve(request.model)
+        model = self.registry.resolve(request.model, request.symbol)
         budget_ns = model.latency_budget_ns if self.settings.enforce_budgets else _NEVER_NS
         if 0 < request.budget_ns < budget_ns:
             budget_ns = request.budget_ns
@@ -255,7 +270,7 @@ class Engine:
 
     def start(self, request: Request, decision: Decision) -> None:
         """Take a request's input in and its features out, as `decide` does where it leaves the model to a thread."""
-        model = self.registry.resolve(request.model)
+        model = self.registry.resolve(request.model, request.symbol)
         self._begin(request, decision, model, _NEVER_NS)
         decision.stage = _FEATURES
         _, vector = self._intake.take(request, decision, model)
@@ -282,11 +297,13 @@ class Engine:
         latest_start_ns = due_ns if decision.trial else due_ns - model.remaining.from_inference_ns
         run = Run(cast("NDArray[np.float32]", decision.vector), due_ns, latest_start_ns, on_ended)
         self._threads.of[model].submit(run)
+        self.roster.began(model)
         return run
 
     def give_up(self, decision: Decision, run: Run) -> None:
         """End a run that nobody waits for any more: its `on_ended` is not called from here on."""
         self._threads.give_up(run)
+        self.roster.ended(cast("LoadedModel", decision.model))
         self._take_times(decision, run)
 
     def finish(self, request: Request, decision: Decision, run: Run) -> None:
@@ -298,6 +315,7 @@ class Engine:
             BudgetSpent: Before the stage it names.
             Exception: What the graph raised.
         """
+        self.roster.ended(cast("LoadedModel", decision.model))
         self._take_times(decision, run)
         spent_ns = perf_counter_ns() - request.arrival_ns
         if run.outcome is Outcome.TIME_UP:

@@ -1,12 +1,13 @@
 """A request's input taken in: validated, applied to its symbol's state, and turned into the vector to score."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_server.errors import FieldInvalid
+from tickgate_server.features.schema import FeatureSet
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
@@ -60,9 +61,19 @@ class Intake:
             for schema_id, features in {model.schema_id: model.features for model in models}.items()
         }
         self.stores = list(self._store_of.values())
+        self._capacity = capacity
         self._clock_ns = clock_ns
         self._future_limit_ns = future_limit_ns
         self._stale_limit_ns = stale_limit_ns
+
+    def keep(self, features: Mapping[str, FeatureSet]) -> None:
+        """Keep the windows of these feature sets, by schema id, and no others; new ones begin empty."""
+        if self._store_of.keys() != features.keys():
+            self._store_of = {
+                schema_id: self._store_of.get(schema_id) or FeatureStore(found, self._capacity)
+                for schema_id, found in features.items()
+            }
+            self.stores = list(self._store_of.values())
 
     def take(
         self, request: Request, decision: Decision, model: LoadedModel

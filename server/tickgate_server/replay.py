@@ -23,9 +23,9 @@ from tickgate_server.journal.layout import ControlKind, Flags, text
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.rotation import environment
 from tickgate_server.models.errors import ModelError
-from tickgate_server.models.loading import load
+from tickgate_server.models.loading import LoadedModel, load
 from tickgate_server.models.package import read_manifest, versions
-from tickgate_server.models.registry import ModelRegistry
+from tickgate_server.models.registry import InForce, ModelRegistry
 from tickgate_server.records import FEATURES, SYMBOL, Decision, Request
 from tickgate_server.risk.data import RiskDataInvalid
 from tickgate_server.risk.feed import read_kept
@@ -35,7 +35,9 @@ from tickgate_server.ticks.instruments import Instrument, Universe
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
 _UNCOMPARED_ENVIRONMENT = {"checks"}
 # What serves nobody decides nothing, and what did not leave was decided all the same.
-_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED,)
+_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.ALIAS_CHANGED)
+# What changes which versions answer.
+_OF_THE_ROSTER = (ControlKind.MODEL, ControlKind.ALIAS, ControlKind.MODEL_UNLOADED)
 # What the desk takes in as it did then.
 _OF_THE_DESK = (
     ControlKind.LIMITS,
@@ -120,6 +122,8 @@ class Replayer(ABC):
         self._repository = repository
         self._settings: dict[str, Any] = {}
         self._models: dict[tuple[str, int], str] = {}
+        self._pointed: list[Mapping[str, Any]] = []  # ALIAS records before the engine was built
+        self._loaded: dict[tuple[str, int, str], LoadedModel] = {}  # of the repository, each once
         self._clock_ns = 0
         self._request = Request()
         self._decision = Decision()
@@ -191,12 +195,13 @@ class Replayer(ABC):
             self.server_started()
             self._settings = dict(entry.payload)
             self._models = {}
+            self._pointed = []
             self.engine = None
             self._started = {}
         elif entry.code == ControlKind.LIMITS:
             self.stated_limits(entry)
-        elif entry.code == ControlKind.MODEL:
-            self._models[entry.payload["name"], entry.payload["version"]] = entry.payload["sha256"]
+        elif entry.code in _OF_THE_ROSTER:
+            self._model_changed(entry)
         elif entry.code == ControlKind.STARTED:
             self._start(entry)
         elif entry.code == ControlKind.WARM_START:
@@ -210,6 +215,26 @@ class Replayer(ABC):
             self.apply(entry, self._running(entry.sequence).desk)
         elif entry.code not in _CHANGES_NO_DECISION:
             raise ReplayRefused(f"record {entry.sequence}: this version does not replay control {entry.code}")
+
+    def _model_changed(self, entry: ControlEntry) -> None:
+        """A version came or went, or an alias means another one: at a start, or while it served."""
+        said, engine = entry.payload, self.engine
+        version = (said["name"], said["version"])
+        if entry.code == ControlKind.MODEL:
+            if engine is None:
+                self._models[version] = said["sha256"]
+            else:
+                engine.roster.take_in(self._load(*version, said["sha256"]))
+        elif entry.code == ControlKind.ALIAS:
+            if engine is None:
+                self._pointed.append(said)
+            else:
+                engine.roster.point_alias(said["name"], said["alias"], said["version"], said["share_percent"])
+        else:
+            model = self._running(entry.sequence).registry.find(*version)
+            if model is None:
+                raise ReplayRefused(f"record {entry.sequence}: {version[0]}:{version[1]} was never loaded")
+            self._running(entry.sequence).roster.unloaded(model)
 
     def _risk_data(self, entry: ControlEntry) -> None:
         desk = self._running(entry.sequence).desk
@@ -286,17 +311,27 @@ class Replayer(ABC):
                     f"sessions of {calendar.name} begin at other times here: another version of exchange_calendars"
                 )
         models = [self._load(name, version, sha256) for (name, version), sha256 in self._models.items()]
-        registry = ModelRegistry(models, default=settings["default_model"])
+        registry = ModelRegistry(models)
+        registry.default = settings["default_model"]
+        for said in self._pointed or [{"name": name} for name in registry.names]:
+            found = registry.in_force.get(said["name"], InForce())
+            if "alias" in said:
+                found = found.with_alias(said["alias"], said["version"], said["share_percent"])
+            registry.point(said["name"], found)
         return Engine(engine, registry, universe, self.limits, clock_ns=lambda: self._clock_ns)
 
-    def _load(self, name: str, version: int, sha256: str) -> Any:
+    def _load(self, name: str, version: int, sha256: str) -> LoadedModel:
+        known = self._loaded.get((name, version, sha256))
+        if known is not None:
+            return known
         if version not in versions(self._repository, name):
             raise ReplayRefused(f"the repository {self._repository} lacks {name}:{version}, which decided")
         folder = self._repository / name / str(version)
         found = read_manifest(folder).model_sha256
         if found != sha256:
             raise ReplayRefused(f"{folder}: its hash is {found}, that of the model that decided was {sha256}")
-        return load(folder)
+        self._loaded[name, version, sha256] = model = load(folder)
+        return model
 
 
 class _Comparison(Replayer):

@@ -220,12 +220,13 @@ def test_a_payload_has_one_hash_on_both_ways_and_from_the_journal(
     engine = new_engine(registry, folder)
     answers = Answers(engine)
     kept: dict[str, int] = {}
-    for lanes in (answers._lanes, []):
-        answers._lanes = lanes
+    for lanes in (True, False):
+        assert answers._lane.open
+        answers._lane.open = lanes
         for name in ("A", "B"):  # a row, so that the lane may take the rest
             answers.predict(tick(name, 1, trade=(1.0, 1.0)).SerializeToString(), time.perf_counter_ns(), 0)
         for number, request in enumerate(asked):
-            request.request_id = f"{number}-{len(lanes)}"
+            request.request_id = f"{number}-{int(lanes)}"
             answer = answers.predict(request.SerializeToString(), time.perf_counter_ns(), 0)
             if isinstance(answer, bytes):
                 kept[request.request_id] = payload(request)

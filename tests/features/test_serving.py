@@ -13,14 +13,14 @@ from tickgate_server.features.batch import compute
 from tickgate_server.features.schema import micro10, micro32
 from tickgate_server.models.registry import load_repository
 from tickgate_server.rpc.answers import Answers
-from tickgate_server.rpc.lane import lanes_of
+from tickgate_server.rpc.lane import FastLane
 
 
 def test_an_engine_with_two_sets_serves_each_and_has_no_fast_lane(tmp_path: Path) -> None:
     publish_forest(tmp_path, name="ten", latency_budget_ms=60_000.0)
     publish_logistic(tmp_path, name="all", features=micro32(), latency_budget_ms=60_000.0)
     engine = Engine(EngineSettings(capacity=4, replay=True), load_repository(tmp_path, "ten"))
-    assert lanes_of(engine) == []
+    assert not FastLane(engine).open
     answers = Answers(engine)
     rng = np.random.default_rng(4)
     rows = 240

@@ -268,7 +268,7 @@ def test_a_file_that_is_none_is_said_to_be_and_never_written_over(folder: Path, 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:
     folder = Path("/sys/kernel")  # where nobody makes a file
-    with pytest.raises(RepositoryReadOnly, match="/sys/kernel.*cannot be written"):
+    with pytest.raises(RepositoryReadOnly, match=r"/sys/kernel.*cannot be written"):
         change_alias(folder, "production", 1, expected=None, **BY)
 
 

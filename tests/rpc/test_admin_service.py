@@ -139,6 +139,7 @@ def test_bytes_that_are_no_request_are_invalid(desk: DeskOf, method: str) -> Non
 def test_reflection_of_the_admin_listener_lists_what_it_serves(desk: DeskOf) -> None:
     assert set(ProtoReflectionDescriptorDatabase(desk.admin_channel).get_services()) == {
         SERVICE,
+        "tickgate.v1.ModelService",
         "tickgate.v1.PortfolioService",
         "grpc.reflection.v1alpha.ServerReflection",
     }

@@ -29,7 +29,11 @@ def test_the_server_the_service_and_each_fit_model_are_serving(shared: Served, n
     assert check(shared, name) == SERVING
 
 
-@pytest.mark.parametrize("name", ["nobody", "broken", "trend:1"])
+def test_a_model_none_of_whose_versions_passed_its_checks_is_not_serving(shared: Served) -> None:
+    assert check(shared, "broken") == NOT_SERVING
+
+
+@pytest.mark.parametrize("name", ["nobody", "trend:1"])
 def test_a_name_that_health_does_not_know_is_not_found(shared: Served, name: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         check(shared, name)

@@ -74,9 +74,9 @@ class Side:
         self.desk.judge_age(vouched=True)
         self.order_id = 0  # of the latest approval
         self.answers = Answers(self.engine)
-        assert self.answers._lanes
+        assert self.answers._lane.open
         if not lanes:
-            self.answers._lanes = []
+            self.answers._lane.open = False
 
     def predict(self, data: bytes) -> str | Status:
         """The answer as text: NaN is NaN there."""
@@ -371,7 +371,7 @@ def test_arbitrary_bytes_are_read_as_protobuf_reads_them(
 
 def test_the_plain_case_takes_the_lane_and_all_else_does_not(registry: ModelRegistry, tmp_path: Path) -> None:
     side = Side(registry, tmp_path, lanes=True)
-    (lane,) = side.answers._lanes
+    lane = side.answers._lane
     now = time.perf_counter_ns
 
     def taken(request: pb.PredictRequest) -> bool:

@@ -5,6 +5,7 @@ applied with, at a restart and in a replay. Nothing here writes to the journal: 
 """
 
 import hashlib
+import heapq
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,7 +52,7 @@ from tickgate_server.risk.reports import (
     StateView,
     TableFull,
 )
-from tickgate_server.risk.request_ids import RequestIds
+from tickgate_server.risk.request_ids import MODEL, RequestIds
 from tickgate_server.ticks import symbols as symbol_rows
 from tickgate_server.ticks.instruments import Instrument
 from tickgate_server.ticks.market import TRADE, VALUES
@@ -109,6 +110,7 @@ class Ledger:
         self.symbols = symbols
         self.names: list[str] = []
         self.models: dict[tuple[str, int], ModelFacts] = {}
+        self._free_numbers = list(range(MODELS_LIMIT))  # a heap
         self.whole = limits
         self.limits = limits.slice_of(workers)
         self._workers = workers
@@ -136,7 +138,7 @@ class Ledger:
             book.facts[row, REGIME] = book.risk_data.regimes[member]
 
     def add_model(self, name: str, version: int, allowed_regimes: Sequence[str]) -> int:
-        """Give a model its number in the book.
+        """Give a model its number in the book; a version that comes back has the one it had, degraded or not.
 
         Args:
             name: Its own.
@@ -144,15 +146,27 @@ class Ledger:
             allowed_regimes: By name, those that its manifest allows.
 
         Raises:
-            ValueError: There are too many models.
+            ValueError: There are too many models; `forget_model` makes room.
         """
-        number = len(self.models)
-        if number >= MODELS_LIMIT:
+        known = self.models.get((name, version))
+        if known is not None:
+            known.allowed_regimes = tuple(allowed_regimes)
+            self._set_regimes()
+            return known.number
+        if not self._free_numbers:
             raise ValueError(f"models: expected at most {MODELS_LIMIT} versions")
+        number = heapq.heappop(self._free_numbers)
         self.models[name, version] = ModelFacts(number, tuple(allowed_regimes))
         self.book.models[number] = 0
         self._set_regimes()
         return number
+
+    def forget_model(self, name: str, version: int) -> None:
+        """Free the number of a version that is not loaded; its answers become as those before a restart."""
+        number = self.models.pop((name, version)).number
+        model_of_id = self.ids.facts[:, MODEL]
+        model_of_id[model_of_id == number] = -1
+        heapq.heappush(self._free_numbers, number)
 
     def _set_regimes(self) -> None:
         policy = set(self.limits.allowed_regimes)

@@ -40,7 +40,7 @@ class ControlKind(IntEnum):
     """What a control record tells."""
 
     MODEL = 1  # a model got its index: index, name, version, schema_id, sha256, engine
-    ALIAS = 2  # an alias or the default model points elsewhere
+    ALIAS = 2  # what an alias means to requests from here on: name, alias, version (null: none), share_percent
     LIMITS = 3  # limits in force
     SETTINGS = 4  # the engine's settings
     WARM_START = 5  # state that was not computed from this journal's ticks
@@ -59,6 +59,8 @@ class ControlKind(IntEnum):
     TIME = 15  # reservations ended, with nothing else to journal: only the clock counts
     MODEL_DEGRADED = 16  # the observer found a version degraded: name, version
     MODEL_REOPENED = 17  # a person opened it again: name, version, reason, who
+    MODEL_UNLOADED = 18  # a version was let go of, nothing answers with it any more: index, name, version
+    ALIAS_CHANGED = 19  # who changed an alias and why: name, then a change of `models.aliases`; decides nothing
 
 
 class Flags(IntFlag):
@@ -71,7 +73,8 @@ class Flags(IntFlag):
     CHECKS_CUT = 16  # more than CHECKS_WIDTH
     NUMBER_CLAMPED = 32  # a number outside its field's range became the nearest inside
     TEXT_REPLACED = 64  # text that is no Unicode: what cannot be encoded became '?'
-    RESTATED = 128  # a MODEL or MODEL_REFUSED record that an earlier segment has already: not news, changes nothing
+    # A MODEL, MODEL_REFUSED or ALIAS record that an earlier segment has already: not news, changes nothing.
+    RESTATED = 128
     REPEATED = 256  # a decision about a request id that was answered before: nothing was applied, scored or reserved
 
 

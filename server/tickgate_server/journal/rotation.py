@@ -73,7 +73,8 @@ class SegmentedFolder:
         self.folder = folder
         self._capacity = capacity
         self._retained = retained
-        # What each segment begins with: the JSON of the MODEL and MODEL_REFUSED records in force, by kind and index.
+        # What each segment begins with: the JSON of the MODEL, MODEL_REFUSED and ALIAS records in force, by kind and
+        # index.
         self._statements: dict[tuple[ControlKind, int], bytes] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)

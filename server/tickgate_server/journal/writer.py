@@ -49,6 +49,8 @@ from tickgate_server.ticks.market import QUOTE, TRADE
 
 # A control takes at most so many records: 2.7 MB of JSON.
 MAX_PARTS = 4096
+# Versions whose index is known though they are not loaded: of one more the oldest gets a new one when it comes back.
+INDICES_KEPT = 4096
 # Plain ints beside the enums, and functions by themselves: each look-up on the way is time.
 _DECISION_KIND = int(RecordKind.DECISION)
 _ENCODING = int(Stage.ENCODING)
@@ -105,7 +107,10 @@ class JournalWriter(SegmentedFolder):
     ) -> None:
         super().__init__(folder, segment_records, retained_segments, accept_damage=accept_damage)
         self._models: dict[LoadedModel | None, int] = {None: -1}
+        # Index of each version that was ever stated, by name, version and sha256, oldest first.
+        self._indices: dict[tuple[str, int, str], int] = {}
         self._next_index = 0
+        self._aliases: dict[tuple[str, str], int] = {}  # numbers of those that are restated
         self._refusals = 0
         self._flags = 0  # of the decision at hand: set only while one that did not fit is appended
 
@@ -322,7 +327,8 @@ class JournalWriter(SegmentedFolder):
     def add_model(self, model: LoadedModel, *, clock_ns: int = 0) -> int:
         """Give a model its index, with a MODEL record; best when it is loaded, at its first decision otherwise.
 
-        Each segment begins with the MODEL records in force, so every segment can be read by itself.
+        Each segment begins with the MODEL records in force, so every segment can be read by itself. A version that
+        comes back with the same hash gets the index that it had; of the last 4,096 that is known.
 
         Returns:
             The index, which no other model gets until the journal is opened again.
@@ -335,9 +341,10 @@ class JournalWriter(SegmentedFolder):
         """
         if model in self._models:
             return self._models[model]
-        if len(self._models) > self._capacity // 2:  # one of them is None
+        if sum(kind is ControlKind.MODEL for kind, _ in self._statements) >= self._capacity // 2:
             raise ModelTableFull(self._capacity // 2)
-        index = self._next_index
+        identity = (model.name, model.version, model.manifest.model_sha256)
+        index = self._indices.get(identity, self._next_index)
         payload = {
             "index": index,
             "name": model.name,
@@ -347,9 +354,38 @@ class JournalWriter(SegmentedFolder):
             "engine": "onnxruntime" if model.not_compiled else "compiled_forest",
         }
         self._state(ControlKind.MODEL, index, payload, clock_ns)
-        self._next_index += 1
-        self._models[model] = index
+        self._next_index = max(self._next_index, index + 1)
+        self._models[model] = self._indices[identity] = index
+        if len(self._indices) > INDICES_KEPT:
+            del self._indices[next(iter(self._indices))]
         return index
+
+    def point_alias(
+        self, name: str, alias: str, version: int | None, share_percent: float = 0.0, *, clock_ns: int = 0
+    ) -> None:
+        """Tell what an alias means from here on, with an ALIAS record; restated as models are.
+
+        What would fill more than an eighth of a segment is told once, and not restated.
+
+        Args:
+            name: Of the model.
+            alias: Which.
+            version: None: none.
+            share_percent: Of the symbols that a canary answers for.
+            clock_ns: Wall clock that was read for it; 0 in replay mode.
+
+        Raises:
+            NoSegment: As `append_decision`.
+            JournalClosed: As `append_decision`.
+        """
+        payload = {"name": name, "alias": alias, "version": version, "share_percent": share_percent}
+        known = len(self._aliases)
+        number = self._aliases.get((name, alias), known)
+        if number == known and known >= self._capacity // 8:
+            self.append_control(ControlKind.ALIAS, payload, clock_ns=clock_ns)
+            return
+        self._state(ControlKind.ALIAS, number, payload, clock_ns)
+        self._aliases[name, alias] = number
 
     def add_refused(self, name: str, version: int, check: str, *, clock_ns: int = 0) -> None:
         """Tell of a version that did not pass its checks, with a MODEL_REFUSED record; restated as models are.
@@ -375,11 +411,31 @@ class JournalWriter(SegmentedFolder):
         self._state(ControlKind.MODEL_REFUSED, self._refusals, payload, clock_ns)
         self._refusals += 1
 
-    def remove_model(self, model: LoadedModel) -> None:
-        """Forget a model that was unloaded: later segments do not state it."""
+    def unload_model(self, model: LoadedModel, *, clock_ns: int = 0) -> None:
+        """Tell that nothing answers with a version any more, with a MODEL_UNLOADED record; see `remove_model`.
+
+        Raises:
+            NoSegment: As `append_decision`.
+            JournalClosed: As `append_decision`.
+        """
+        index = self._models[model]
+        payload = {"index": index, "name": model.name, "version": model.version}
+        self.append_control(ControlKind.MODEL_UNLOADED, payload, clock_ns=clock_ns)
+
+    def remove_model(self, model: LoadedModel, successor: LoadedModel | None = None) -> None:
+        """Forget a model that was unloaded and answers nobody any more: later segments do not state it.
+
+        Args:
+            model: It.
+            successor: What stands for it in answers that are given again; it has the same index, stated or not.
+        """
         index = self._models.pop(model, None)
-        if index is not None:
-            del self._statements[ControlKind.MODEL, index]
+        if index is None:
+            return
+        if index not in self._models.values():  # it was not loaded again meanwhile
+            self._statements.pop((ControlKind.MODEL, index), None)
+        if successor is not None:
+            self._models[successor] = index
 
     def _state(self, kind: ControlKind, index: int, payload: Mapping[str, Any], clock_ns: int) -> None:
         """Append a control of one record that each later segment begins with."""

@@ -8,7 +8,8 @@ ModelError
 │   ├── SchemaMismatch
 │   ├── GraphInvalid
 │   ├── GoldenMismatch
-│   └── LatencyOverBudget
+│   ├── LatencyOverBudget
+│   └── CheckerFailed       the process that checks packages ended, or took too long
 ├── VersionExists           publishing would overwrite
 ├── AliasError              an alias cannot be read or changed
 │   ├── AliasesInvalid      the file of a model's aliases is none
@@ -16,6 +17,10 @@ ModelError
 │   ├── VersionMissing      it would point at a version that is not on disk
 │   ├── NothingBefore       there is no production before this one
 │   └── RepositoryReadOnly  the repository cannot be written
+├── VersionInUse            an alias means the version that was to be unloaded
+├── LoadsFull               too many versions wait for their checks
+├── PromotionRefused        it does not pass the rules: `models.promotion`
+├── ShadowRecordInvalid     the file of a shadow's record is none: `models.shadow_record`
 ├── ModelNotFound           no such name, version or alias
 ├── ModelNotLoaded          known, and not fit to serve
 └── ModelBusy               its queue is full
@@ -68,6 +73,15 @@ class GoldenMismatch(PackageError):
 
 class LatencyOverBudget(PackageError):
     """The model is slower here than its manifest allows."""
+
+
+class CheckerFailed(PackageError):
+    """The process that checks packages ended over this one, or took too long, or could not be started."""
+
+
+def by_name(name: str) -> type[PackageError]:
+    """The class of a `PackageError` by its name, as the process that checks packages says it."""
+    return {found.__name__: found for found in PackageError.__subclasses__()}[name]
 
 
 class VersionExists(ModelError):
@@ -150,6 +164,34 @@ class RepositoryReadOnly(AliasError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: the repository cannot be written ({why})")
         self.path = path
+
+
+class VersionInUse(ModelError):
+    """An alias means the version that was to be unloaded.
+
+    Attributes:
+        name: Of the model.
+        version: Its own.
+        alias: That means it.
+    """
+
+    def __init__(self, name: str, version: int, alias: str) -> None:
+        super().__init__(f"{name}:{version} is in use: {name}@{alias} means it")
+        self.name = name
+        self.version = version
+        self.alias = alias
+
+
+class LoadsFull(ModelError):
+    """As many versions wait for their checks as may; nothing changed.
+
+    Attributes:
+        waiting: How many.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} versions wait to be loaded, and no more may")
+        self.waiting = waiting
 
 
 class ModelNotFound(ModelError):

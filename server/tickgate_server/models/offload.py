@@ -176,7 +176,7 @@ class ModelThread:
         self._bucket = 0.0
         self._last_run_ns = 1
         self._pause_ns = 0
-        self._closed = False
+        self._closed = self._retired = False
         self._thread = Thread(target=self._work, name=f"tickgate-{name}", daemon=True)
         self._thread.start()
 
@@ -201,6 +201,12 @@ class ModelThread:
             self._queue.append(run)
             self._ready.notify()
 
+    def retire(self) -> None:
+        """End the thread once what is queued has run; does not wait for that."""
+        with self._watchdog.lock:
+            self._retired = True
+            self._ready.notify()
+
     def close(self) -> None:
         """Give up all runs, and end the thread as soon as the model lets it."""
         with self._watchdog.lock:
@@ -223,6 +229,8 @@ class ModelThread:
         with self._watchdog.lock:
             while not self._closed:
                 if not self._queue:
+                    if self._retired:
+                        break
                     idle_since_ns = perf_counter_ns()
                     self._ready.wait()
                     self._pause_ns += perf_counter_ns() - idle_since_ns
@@ -257,19 +265,42 @@ class ModelThreads:
         of: The thread of each model that has one.
 
     Args:
-        models: All of them.
-        limit, standing_limit: As `ModelThread`.
+        models: Those of the start.
+        limit, standing_limit: As `ModelThread`; with a limit of 0 no model has a thread.
     """
 
     def __init__(self, models: Iterable[LoadedModel], limit: int, standing_limit: int) -> None:
-        sessions = {model: session for model in models if (session := model.slow_session) is not None}
-        self._watchdog = Watchdog() if sessions else None
+        self._limit = limit
+        self._standing_limit = standing_limit
+        self._watchdog: Watchdog | None = None
+        self._making = Lock()
         self.of: dict[LoadedModel, ModelThread] = {}
-        if self._watchdog is not None:
-            sys.setswitchinterval(min(_SWITCH_INTERVAL_S, sys.getswitchinterval()))
-            for model, session in sessions.items():
-                name = f"{model.name}:{model.version}"
-                self.of[model] = ModelThread(name, session, limit, standing_limit, self._watchdog)
+        for model in models:
+            thread = self.prepare(model)
+            if thread is not None:
+                self.add(model, thread)
+
+    def prepare(self, model: LoadedModel) -> ModelThread | None:
+        """A thread for a model that is to have one; on any thread, as to start one takes a while."""
+        session = model.slow_session
+        if session is None or not self._limit:
+            return None
+        with self._making:
+            if self._watchdog is None:
+                sys.setswitchinterval(min(_SWITCH_INTERVAL_S, sys.getswitchinterval()))
+                self._watchdog = Watchdog()
+        name = f"{model.name}:{model.version}"
+        return ModelThread(name, session, self._limit, self._standing_limit, self._watchdog)
+
+    def add(self, model: LoadedModel, thread: ModelThread) -> None:
+        """Have a model run on a thread."""
+        self.of[model] = thread
+
+    def retire(self, model: LoadedModel) -> None:
+        """End a model's thread, if it has one, once what is queued has run."""
+        thread = self.of.pop(model, None)
+        if thread is not None:
+            thread.retire()
 
     @property
     def watchdog(self) -> int | None:

@@ -40,7 +40,13 @@ LATENCY_RUNBOOK = "docs/health.md#latency"
 
 _LATENCY_EVERY_NS = 10_000_000_000
 _SAVE_EVERY_NS = 60_000_000_000
-_WANTED = [ControlKind.SETTINGS, ControlKind.MODEL, ControlKind.STARTED, ControlKind.TICK]
+_WANTED = [
+    ControlKind.SETTINGS,
+    ControlKind.MODEL,
+    ControlKind.MODEL_UNLOADED,
+    ControlKind.STARTED,
+    ControlKind.TICK,
+]
 
 _LOG = structlog.get_logger()
 
@@ -291,6 +297,8 @@ class ModelHealth:
             model = Model(**payload)
             if self._loaded.get(model.index) != (model.name, model.version):
                 self._load_model(model)
+        elif entry.code == ControlKind.MODEL_UNLOADED:
+            self._loaded.pop(int(payload["index"]), None)
         elif entry.code == ControlKind.TICK:
             return self._judge(self._published(payload))
         else:

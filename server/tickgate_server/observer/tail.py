@@ -26,6 +26,7 @@ _WANTED = [
     ControlKind.SETTINGS,
     ControlKind.MODEL,
     ControlKind.MODEL_REFUSED,
+    ControlKind.MODEL_UNLOADED,
     ControlKind.UNSENT,
     ControlKind.MODEL_REOPENED,
 ]
@@ -41,7 +42,7 @@ class Tail:
         folder: Of the journal.
         lost: Records that retention removed or damage took before they were read.
         refused: Name and version of each that the server's last start refused.
-        loaded: Models that its last start loaded, by index.
+        loaded: Models that are loaded, by index.
 
     Args:
         folder: Must exist; it may be empty yet.
@@ -216,6 +217,9 @@ class Tail:
         elif control.code == ControlKind.MODEL:
             model = Model(**payload)
             self.loaded[model.index] = model
+            self.refused.discard((model.name, model.version))
+        elif control.code == ControlKind.MODEL_UNLOADED:
+            self.loaded.pop(int(payload["index"]), None)
         elif control.code == ControlKind.MODEL_REFUSED:
             self.refused.add((str(payload["name"]), int(payload["version"])))
 

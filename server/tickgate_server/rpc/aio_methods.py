@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 
-from tickgate_server.rpc.methods import Answer, Handler, Method, StreamMethod, UnaryMethod, WatchMethod
+from tickgate_server.rpc.methods import Answer, Handler, LaterMethod, Method, StreamMethod, UnaryMethod, WatchMethod
 from tickgate_server.rpc.services import POLL_S
 from tickgate_server.rpc.status import DRAINING, Status
 
@@ -56,6 +56,8 @@ def rpc_handlers(methods: Sequence[Method], life: Life) -> "tuple[grpc.GenericRp
 def _handler(method: Method, life: Life) -> "grpc.RpcMethodHandler[Any, Any]":
     if isinstance(method, UnaryMethod):
         return grpc.unary_unary_rpc_method_handler(_unary(method.answer))
+    if isinstance(method, LaterMethod):
+        return grpc.unary_unary_rpc_method_handler(_later(method))
     if isinstance(method, StreamMethod):
         return grpc.stream_stream_rpc_method_handler(_stream(method.answer, life))
     return grpc.unary_stream_rpc_method_handler(_watch(method, life))
@@ -88,6 +90,20 @@ async def _good(answer: Answer, context: Context) -> bytes:
 def _unary(answer: Handler) -> Any:
     async def call(data: bytes, context: Context) -> bytes:
         return await _good(answer(data), context)
+
+    return call
+
+
+def _later(method: LaterMethod) -> Any:
+    async def call(data: bytes, context: Context) -> bytes:
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer) -> None:
+            if not answered.done():  # else the caller went away
+                answered.set_result(answer)
+
+        method.begin(data, done)
+        return await _good(await answered, context)
 
     return call
 

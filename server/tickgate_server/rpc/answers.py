@@ -15,7 +15,7 @@ from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.offload import Run
 from tickgate_server.records import Decision, Request
 from tickgate_server.rpc.codec import STREAM_ITEMS, Encoder, budget_ns, decode
-from tickgate_server.rpc.lane import lanes_of
+from tickgate_server.rpc.lane import FastLane
 from tickgate_server.rpc.status import CANCELLED, DRAINING, Status, status_of
 
 # Items of one stream message answered before other calls get a turn.
@@ -93,8 +93,16 @@ class Answers:
         self._sequence = 0  # in the journal, of the answer at hand if it is OK
         self._pending: set[Pending] = set()  # as many as the models' queues hold
         self._abandoned = False
-        self._lanes = lanes_of(engine)
+        self._lane = FastLane(engine)
         self.reserved: tuple[int, ...] = ()
+        engine.roster.watch(self._models_changed)
+
+    def _models_changed(self) -> None:
+        """Versions came or went, or an alias means another one: between two requests."""
+        self._encoder.keep(self._engine.roster.kept)
+        self._lane.follow()
+        if not self._pending and self._decision.model not in self._engine.roster.numbers:
+            self._decision.model = None
 
     @property
     def waiting(self) -> bool:
@@ -112,11 +120,10 @@ class Answers:
         Returns:
             `Pending` where the model has a thread of its own: `start` it before anything else.
         """
-        for lane in self._lanes:
-            fast = lane.predict(data, arrival_ns, deadline_ns)
-            if fast is not None:
-                self.reserved = lane.reserved
-                return fast
+        fast = self._lane.predict(data, arrival_ns, deadline_ns)
+        if fast is not None:
+            self.reserved = self._lane.reserved
+            return fast
         self.reserved = ()
         try:
             message = pb.PredictRequest.FromString(data)
@@ -137,11 +144,10 @@ class Answers:
         status in the answer. The status comes back only for a message that is none, or that has more items than one may
         have: the stream ends with it. The answers of a message leave together, and each that is late by then says so.
         """
-        for lane in self._lanes:
-            fast = lane.predict_one(data, arrival_ns, deadline_ns)
-            if fast is not None:
-                self.reserved = lane.reserved
-                return fast
+        fast = self._lane.predict_one(data, arrival_ns, deadline_ns)
+        if fast is not None:
+            self.reserved = self._lane.reserved
+            return fast
         return self._stream_message(data, arrival_ns, deadline_ns)
 
     def _stream_message(

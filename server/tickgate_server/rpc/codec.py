@@ -142,15 +142,39 @@ class ResponseForm:
         return message
 
 
+class _Forms(dict[LoadedModel, ResponseForm]):
+    """The forms of one kind by model, each made when it is first wanted."""
+
+    def __init__(self, *, judged: bool, scored: bool) -> None:
+        super().__init__()
+        self._judged = judged
+        self._scored = scored
+
+    def __missing__(self, model: LoadedModel) -> ResponseForm:
+        self[model] = form = ResponseForm(model, judged=self._judged, scored=self._scored)
+        return form
+
+
 class Encoder:
-    """From decisions to responses, with three forms for each loaded model."""
+    """From decisions to responses, with three forms for each model that may answer."""
 
     __slots__ = ("_again", "_held", "_judged")
 
     def __init__(self, models: Iterable[LoadedModel]) -> None:
-        self._judged = {model: ResponseForm(model, judged=True, scored=True) for model in models}
-        self._held = {model: ResponseForm(model, judged=False, scored=False) for model in self._judged}
-        self._again = {model: ResponseForm(model, judged=False, scored=True) for model in self._judged}
+        self._judged = _Forms(judged=True, scored=True)
+        self._held = _Forms(judged=False, scored=False)
+        self._again = _Forms(judged=False, scored=True)
+        self.keep(models)
+
+    def keep(self, models: Iterable[LoadedModel]) -> None:
+        """Have the forms of these models, and of no others but those that are wanted meanwhile."""
+        wanted = set(models)
+        for forms in (self._judged, self._held, self._again):
+            for model in forms.keys() - wanted:
+                del forms[model]
+        for model in wanted - self._judged.keys():
+            self._judged[model]  # made now, and not for its first answer
+            self._held[model]
 
     def encode(self, decision: Decision, request_id: str) -> pb.PredictResponse:
         """The response; the next call for the same model fills the same message again."""

@@ -39,6 +39,20 @@ class UnaryMethod:
 
 
 @dataclass(frozen=True, slots=True)
+class LaterMethod:
+    """One message is answered with one, once work that other threads do for it is done.
+
+    Attributes:
+        path: `/package.Service/Method`.
+        begin: Takes the message, and what to call with the answer: once, on the thread that answers, at once or later.
+            That the caller has gone meanwhile is not told: what was begun is finished.
+    """
+
+    path: str
+    begin: Callable[[bytes, Callable[[Answer], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class StreamMethod:
     """Each message of a stream is answered with one, in order; a status ends the stream."""
 
@@ -62,7 +76,7 @@ class WatchMethod:
     every_s: float = 0.0
 
 
-Method: TypeAlias = UnaryMethod | StreamMethod | WatchMethod
+Method: TypeAlias = UnaryMethod | LaterMethod | StreamMethod | WatchMethod
 
 
 class Watched(Generic[_Value]):
@@ -116,6 +130,28 @@ def handler(message: type[_Request], respond: Callable[[_Request], Message]) -> 
             return status_of(error)
 
     return answer
+
+
+def later_handler(
+    message: type[_Request], begin: Callable[[_Request, Callable[[Message | Exception], None]], None]
+) -> Callable[[bytes, Callable[[Answer], None]], None]:
+    """The same for a method whose answer, or what went wrong instead, comes later."""
+
+    def started(data: bytes, done: Callable[[Answer], None]) -> None:
+        request = parse(message, data)
+        if isinstance(request, Status):
+            done(request)
+            return
+
+        def finish(found: Message | Exception) -> None:
+            done(status_of(found) if isinstance(found, Exception) else found.SerializeToString())
+
+        try:
+            begin(request, finish)
+        except Exception as error:  # noqa: BLE001 - as above
+            done(status_of(error))
+
+    return started
 
 
 def enum_member(field: str, found: int, twin: Any, names: Any) -> Any:

@@ -10,7 +10,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stu
 
 from tickgate_server.rpc.answers import Answers, Pending
 from tickgate_server.rpc.busy_poll import Event
-from tickgate_server.rpc.methods import Answer, Method, StreamMethod, UnaryMethod, WatchMethod
+from tickgate_server.rpc.methods import Answer, LaterMethod, Method, StreamMethod, UnaryMethod, WatchMethod
 from tickgate_server.rpc.queue_calls import (
     NO_FLAGS,
     Calls,
@@ -35,6 +35,8 @@ def start(method: Method, calls: Calls) -> Start:
     """How a call of a method begins."""
     if isinstance(method, UnaryMethod):
         return lambda call, _: start_unary(call, method.answer)
+    if isinstance(method, LaterMethod):
+        return lambda call, _: Later(calls, call, method).start()
     if isinstance(method, StreamMethod):
         return lambda call, _: Stream(calls, call, method.answer).start()
     return lambda call, _: Watch(calls, call, method).start()
@@ -76,6 +78,44 @@ class Unsettled:
         self._answers.cancel(self._pending)
         if self._pending.reserved and is_lost(event):
             self._answers.not_sent(self._pending.reserved)
+
+
+class Later:
+    """A unary call whose answer comes later."""
+
+    def __init__(self, calls: Calls, call: Any, method: LaterMethod) -> None:
+        self._calls = calls
+        self._call = call
+        self._method = method
+        self._over = False
+
+    def start(self) -> None:
+        """Wait for the message."""
+        self._calls.opened(self)
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_message)
+
+    def drain(self) -> None:
+        """It is at work."""
+
+    def _on_message(self, event: Event) -> None:
+        data = event.batch_operations[0].message() if event.success else None
+        if data is not None and not self._over:  # else the caller went away, or sent too much: the core has answered
+            self._method.begin(data, self._answer)
+
+    def _answer(self, answer: Answer) -> None:
+        if self._over:  # the caller went away
+            return
+        if isinstance(answer, Status):
+            operations = [status_operation(answer)]
+        else:
+            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(_DONE)]
+        self._call.start_server_batch((greeting(), *operations), ended)
+
+    def _on_close(self, event: Event) -> None:
+        del event
+        self._over = True
+        self._calls.closed(self)
 
 
 class Stream:

@@ -8,7 +8,20 @@ import structlog
 
 from tickgate_server.errors import BudgetSpent, FieldInvalid, SymbolElsewhere
 from tickgate_server.journal.errors import JournalError
-from tickgate_server.models.errors import ModelBusy, ModelNotFound, ModelNotLoaded
+from tickgate_server.models.errors import (
+    AliasConflict,
+    AliasesInvalid,
+    LoadsFull,
+    ModelBusy,
+    ModelNotFound,
+    ModelNotLoaded,
+    NothingBefore,
+    PackageError,
+    RepositoryReadOnly,
+    VersionInUse,
+    VersionMissing,
+)
+from tickgate_server.models.promotion import PromotionRefused
 from tickgate_server.risk.limits import LimitsFileInvalid
 from tickgate_server.risk.reports import FillReused, OrderUnknown, TableFull
 
@@ -22,6 +35,14 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     SymbolElsewhere: grpc.StatusCode.FAILED_PRECONDITION,
     ModelBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
+    LoadsFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    VersionMissing: grpc.StatusCode.NOT_FOUND,
+    VersionInUse: grpc.StatusCode.FAILED_PRECONDITION,
+    AliasConflict: grpc.StatusCode.ABORTED,
+    AliasesInvalid: grpc.StatusCode.FAILED_PRECONDITION,
+    NothingBefore: grpc.StatusCode.FAILED_PRECONDITION,
+    RepositoryReadOnly: grpc.StatusCode.FAILED_PRECONDITION,
+    PromotionRefused: grpc.StatusCode.FAILED_PRECONDITION,
     LimitsFileInvalid: grpc.StatusCode.FAILED_PRECONDITION,
     OrderUnknown: grpc.StatusCode.NOT_FOUND,
     FillReused: grpc.StatusCode.ALREADY_EXISTS,
@@ -55,6 +76,8 @@ def status_of(error: Exception) -> Status:
     code = _CODES.get(type(error))
     if code is not None:
         return Status(code, str(error))
+    if isinstance(error, PackageError):  # of a version that a person wants loaded: the check that failed, and its file
+        return Status(grpc.StatusCode.FAILED_PRECONDITION, str(error))
     for root, shared in _CODES_OF_ROOTS.items():
         if isinstance(error, root):
             _LOG.error("request refused", why=str(error))

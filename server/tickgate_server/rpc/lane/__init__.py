@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.arrays import ArrayTable
 from tickgate_server.engine import Engine
+from tickgate_server.features.store import FeatureStore
 from tickgate_server.journal.layout import VECTOR_WIDTH
 from tickgate_server.models.forest import CompiledForest
 from tickgate_server.models.loading import LoadedModel
@@ -27,61 +28,102 @@ from tickgate_server.rpc.lane.facts import (
     FUTURE_LIMIT_NS,
     GAP_NS,
     HORIZON,
+    LANE_ARRAYS,
     LATENCY_BUDGET_NS,
+    MODEL_ARRAYS,
     MODEL_INDEX,
     MODEL_NUMBER,
     REPLAY,
     SETTINGS,
     SLOT,
     STALE_LIMIT_NS,
+    STORE,
     WITH_QUOTES,
 )
 from tickgate_server.rpc.lane.kernel import GENERAL, LATE, answer
+from tickgate_server.rpc.lane.references import Meant, References
 from tickgate_server.rpc.status import Status
 from tickgate_server.rpc.wire import ID_AT, ID_LENGTH, NUMBERS, SPANS
 
 OUT_BYTES = 2048
-_REFERENCE_BYTES = 76
 _LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "budget spent before sending")
 _NO_WORDS = np.zeros(0, np.uint64)
 _REQUESTS_TAG = 1 << 3 | 2
 
 
-class FastLane:
-    """The fast lane of one engine to one of its models; one thread at a time, the engine's.
+class _Model:
+    """One compiled forest, as the lane's kernel has it.
 
     Attributes:
-        reserved: As `Answers.reserved`, of the answer given last.
+        address: Of its arrays' table.
     """
 
-    __slots__ = ("_desk", "_engine", "_facts", "_journal", "_out", "_spans", "_state", "_table", "reserved")
+    __slots__ = ("_table", "address")
 
     def __init__(self, engine: Engine, model: LoadedModel, forest: CompiledForest) -> None:
-        self._engine = engine
-        self._journal = engine.journal
-        self._desk = engine.desk
-        self.reserved: tuple[int, ...] = ()
-        self._facts = np.zeros(FACTS, np.int64)
-        parts = engine.parts
-        bits = np.zeros(NUMBERS, np.uint64)
         settings = np.zeros(SETTINGS, np.int64)
         settings[FUTURE_LIMIT_NS] = engine.settings.future_limit_ns
         settings[STALE_LIMIT_NS] = engine.settings.stale_limit_ns
         settings[REPLAY] = engine.settings.replay
         settings[HORIZON] = model.horizon_trades
         settings[LATENCY_BUDGET_NS] = model.latency_budget_ns
-        settings[MODEL_INDEX] = -1 if self._journal is None else self._journal.add_model(model)
+        settings[MODEL_INDEX] = -1 if engine.journal is None else engine.journal.add_model(model)
         settings[MODEL_NUMBER] = engine.number_of(model)
         settings[GAP_NS] = model.features.session_gap_ns
-        settings[WITH_QUOTES] = parts.store.with_quotes
-        references = [reference.encode() for reference in engine.registry.references_of(model)]
-        table = np.zeros((len(references), _REFERENCE_BYTES), np.uint8)
-        for row, reference in enumerate(references):
-            table[row, : len(reference)] = np.frombuffer(reference, np.uint8)
+        settings[WITH_QUOTES] = engine.feature_stores[0].with_quotes
         field = pb.PredictResponse(
             model=pb.ModelVersion(name=model.name, version=model.version, schema_id=model.schema_id)
         ).SerializeToString()
-        store, state, index = parts.store, parts.market, engine.symbols.index
+        arrays: tuple[NDArray[Any], ...] = (
+            settings,
+            np.array([model.threshold]),
+            np.frombuffer(field, np.uint8).copy(),
+            forest.nodes,
+            forest.roots,
+            forest.keys,
+            forest.program,
+            forest.registers,
+        )
+        self._table = ArrayTable(MODEL_ARRAYS)
+        for number, array in enumerate(arrays):
+            self._table.put(number, array)
+        self.address = int(self._table.table.ctypes.data)
+
+
+class FastLane:
+    """The fast lane of one engine to those of its models that are compiled forests; one thread at a time, the engine's.
+
+    Which of them a request means is found by the bytes of its reference: many models cost what one does.
+
+    Attributes:
+        open: Whether any request may take it.
+        reserved: As `Answers.reserved`, of the answer given last.
+    """
+
+    __slots__ = (
+        "_desk",
+        "_engine",
+        "_facts",
+        "_journal",
+        "_models",
+        "_out",
+        "_references",
+        "_spans",
+        "_state",
+        "_store",
+        "_table",
+        "open",
+        "reserved",
+    )
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._journal = engine.journal
+        self._desk = engine.desk
+        self.reserved: tuple[int, ...] = ()
+        self._facts = np.zeros(FACTS, np.int64)
+        bits = np.zeros(NUMBERS, np.uint64)
+        market, index = engine.market, engine.symbols.index
         self._out = np.zeros(OUT_BYTES, np.uint8)
         self._spans = np.zeros(SPANS, np.int64)
         arrays: tuple[NDArray[Any], ...] = (
@@ -91,38 +133,74 @@ class FastLane:
             self._facts,
             np.zeros(2, np.int64),
             self._out,
-            settings,
-            np.array([model.threshold]),
-            table,
-            np.array([len(reference) for reference in references], np.int64),
-            np.frombuffer(field, np.uint8).copy(),
             index.slots,
             index.names,
             index.lengths,
-            state.quotes_trades,
-            state.volatilities,
-            state.stamps,
-            state.sequences,
+            market.quotes_trades,
+            market.volatilities,
+            market.stamps,
+            market.sequences,
+            engine.desk.book.table,
+            engine.desk.ids.table,
+        )
+        self._table = ArrayTable(LANE_ARRAYS)
+        for number, array in enumerate(arrays):
+            self._table.put(number, array)
+        self._state = self._table.table
+        self._references = References(self._table)
+        self._store: FeatureStore | None = None
+        self._models: dict[LoadedModel, _Model] = {}
+        self.open = False
+        self.follow()
+
+    def follow(self) -> None:
+        """Versions came or went, or references mean others: between two requests.
+
+        The lane is open where the models take one feature set, for a tick changes the state of every one that is kept,
+        and the kernel has one at hand. Nor does it write a vector wider than the journal's record has room for.
+        """
+        engine = self._engine
+        stores = engine.feature_stores
+        if len(stores) != 1 or stores[0].feature_set.width > VECTOR_WIDTH:
+            self.open = False
+            self._references.point({})
+            self._models = {}
+            return
+        if stores[0] is not self._store:
+            self._take(stores[0])
+        registry, known = engine.registry, self._models
+        self._models = {
+            model: known.get(model) or _Model(engine, model, model.scorer)
+            for model in registry.models
+            if isinstance(model.scorer, CompiledForest)
+        }
+        addresses = {model: found.address for model, found in self._models.items()}
+        wanted = {
+            reference: Meant(addresses.get(model, 0))
+            for reference, model in registry.references.items()
+            if model in addresses or reference in registry.canaries
+        }
+        for reference, choice in registry.canaries.items():
+            canary = addresses.get(choice.model, 0)
+            wanted[reference] = Meant(wanted[reference].model, canary, choice.share_percent)
+        self._references.point(wanted)
+        self.open = bool(self._models)
+
+    def _take(self, store: FeatureStore) -> None:
+        self._store = store
+        arrays: tuple[NDArray[Any], ...] = (
             store.prices,
             store.sizes,
             store.stamps_ns,
             store.counts,
             store.vectors,
             store.ready,
-            forest.nodes,
-            forest.roots,
-            forest.keys,
-            forest.program,
-            forest.registers,
-            parts.desk.book.table,
-            parts.desk.ids.table,
             store.carried,
             store.marks,
         )
-        self._table = ArrayTable(len(arrays))
-        for number, array in enumerate(arrays):
+        for number, array in enumerate(arrays, STORE):
             self._table.put(number, array)
-        self._state = self._table.table
+        self._models = {}  # each says of its feature set whether it takes quotes
 
     def predict(self, data: bytes, arrival_ns: int, deadline_ns: int) -> bytes | Status | None:
         """As `Answers.predict`; None where the request is the general path's, and nothing has changed."""
@@ -149,6 +227,8 @@ class FastLane:
         return bytes(pb.PredictStreamResponse(results=[result]).SerializeToString())
 
     def _answer(self, data: bytes, arrival_ns: int, deadline_ns: int, framed: int) -> bytes | Status | None:
+        if not self.open:
+            return None
         journal = self._journal
         if journal is None:
             sequence = self._desk.next_order_id()
@@ -175,19 +255,3 @@ class FastLane:
             self.reserved = ()
             return _LATE
         return answer_bytes
-
-
-def lanes_of(engine: Engine) -> list[FastLane]:
-    """A lane for each model that may have one: a compiled forest, on the engine's only feature set.
-
-    A tick changes the state of every feature set that is kept, and the lane's kernel has one at hand. Nor does it write
-    a vector wider than the journal's record has room for.
-    """
-    stores = engine.feature_stores
-    if len(stores) != 1 or stores[0].feature_set.width > VECTOR_WIDTH:
-        return []
-    return [
-        FastLane(engine, model, model.scorer)
-        for model in engine.registry.models
-        if isinstance(model.scorer, CompiledForest)
-    ]

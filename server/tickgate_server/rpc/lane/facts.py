@@ -17,6 +17,13 @@ from tickgate_server.risk.reasons import Action, Reason
 ) = range(9)
 SETTINGS = 9
 
+# The lane's arrays by number, int64 [LANE_ARRAYS, 3]: those of the engine, of the references, of the feature set.
+REFERENCES = 15
+STORE = 20
+LANE_ARRAYS = 28
+# The arrays of one of its models.
+MODEL_ARRAYS = 8
+
 # What `answer` and its parts hand each other, int64 [FACTS]; the five times in the order of the record's.
 (
     WAITING_NS,

@@ -15,12 +15,14 @@ from tickgate_server.arrays import (
     integers,
     octets,
     single_rows,
+    table_at,
     word_rows,
 )
 from tickgate_server.arrays import words as words_of
 from tickgate_server.features.micro10 import push
 from tickgate_server.features.micro32 import take
 from tickgate_server.kernels import kernel
+from tickgate_server.models.canary import place
 from tickgate_server.models.forest import score
 from tickgate_server.records import TICK
 from tickgate_server.risk.book import BOUNDS, NOW_NS, OUT, POLICY, STATE, TRADING
@@ -47,12 +49,14 @@ from tickgate_server.rpc.lane.facts import (
     INFERENCE_NS,
     INVALID_OUTPUT,
     LATENCY_BUDGET_NS,
+    MODEL_ARRAYS,
     MODEL_INDEX,
     MODEL_NUMBER,
     NOT_READY,
     ORDER_ID,
     READY,
     REASON,
+    REFERENCES,
     REPLAY,
     RISK_NS,
     SCORED,
@@ -61,6 +65,7 @@ from tickgate_server.rpc.lane.facts import (
     SLOT,
     STALE_LIMIT_NS,
     STATUS,
+    STORE,
     TOTAL_NS,
     TRADES,
     TRADING_STATE,
@@ -174,33 +179,15 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     facts = integers(state, 3)
     timespec = integers(state, 4)
     out = octets(state, 5)
-    settings = integers(state, 6)
-    thresholds = floats(state, 7)
-    references = byte_rows(state, 8)
-    reference_lengths = integers(state, 9)
-    model_field = octets(state, 10)
-    slots = integers(state, 11)
-    names = byte_rows(state, 12)
-    lengths = integers(state, 13)
-    quotes_trades = float_rows(state, 14)
-    volatilities = float_rows(state, 15)
-    stamps = integer_rows(state, 16)
-    sequences = word_rows(state, 17)
-    prices = float_rows(state, 18)
-    sizes = float_rows(state, 19)
-    ring_stamps = integer_rows(state, 20)
-    counts = integers(state, 21)
-    vectors = single_rows(state, 22)
-    ready = flags(state, 23)
-    nodes = integers(state, 24)
-    roots = words_of(state, 25)
-    keys = integers(state, 26)
-    program = integer_rows(state, 27)
-    registers = floats(state, 28)
-    book = integer_rows(state, 29)
-    ids = integer_rows(state, 30)
-    carried = float_rows(state, 31)
-    marks = integer_rows(state, 32)
+    slots = integers(state, 6)
+    names = byte_rows(state, 7)
+    lengths = integers(state, 8)
+    quotes_trades = float_rows(state, 9)
+    volatilities = float_rows(state, 10)
+    stamps = integer_rows(state, 11)
+    sequences = word_rows(state, 12)
+    book = integer_rows(state, 13)
+    ids = integer_rows(state, 14)
     measured = floats(book, OUT)
     desk = integers(book, STATE)
     start_ns = clock_ns(_MONOTONIC, timespec)
@@ -212,18 +199,22 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         return GENERAL
     if spans[EXCHANGE_TS_NS] <= 0 or not tick_in_range(spans[KIND], numbers):
         return GENERAL
-    known = False
-    for k in range(reference_lengths.size):
-        if reference_lengths[k] == spans[MODEL_LENGTH]:
-            known = True
-            for i in range(spans[MODEL_LENGTH]):
-                if references[k, i] != data[spans[MODEL_AT] + i]:
-                    known = False
-                    break
-            if known:
-                break
-    if not known:
+    reference = find_row(
+        data, spans[MODEL_AT], spans[MODEL_LENGTH], integers(state, REFERENCES), byte_rows(state, REFERENCES + 1),
+        integers(state, REFERENCES + 2),
+    )  # fmt: skip
+    if reference < 0:
         return GENERAL
+    meant = integer_rows(state, REFERENCES + 3)
+    address = meant[reference, 0]
+    share_percent = floats(state, REFERENCES + 4)[reference]
+    if share_percent > 0.0 and 100.0 * place(data, spans[SYMBOL_AT], spans[SYMBOL_LENGTH]) < share_percent:
+        address = meant[reference, 1]
+    if address == 0:  # it has no lane
+        return GENERAL
+    model = table_at(address, MODEL_ARRAYS)
+    settings = integers(model, 0)
+    thresholds = floats(model, 1)
     asked_us = spans[BUDGET_US]
     if asked_us < 0 or asked_us > np.int64(1) << 50:
         return GENERAL
@@ -251,6 +242,14 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     if verdict != ACCEPTED_NEW and verdict != ACCEPTED_AGAIN:  # noqa: PLR1714 - numba takes no set of ints here
         return GENERAL  # a rejected tick changed nothing
     # From here on the request is ours to finish.
+    prices = float_rows(state, STORE)
+    sizes = float_rows(state, STORE + 1)
+    ring_stamps = integer_rows(state, STORE + 2)
+    counts = integers(state, STORE + 3)
+    vectors = single_rows(state, STORE + 4)
+    ready = flags(state, STORE + 5)
+    carried = float_rows(state, STORE + 6)
+    marks = integer_rows(state, STORE + 7)
     if now_ns:
         advance(book, now_ns)
     elif verdict == ACCEPTED_NEW:
@@ -285,7 +284,10 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     features_end_ns = clock_ns(_MONOTONIC, timespec)
     facts[FEATURES_NS] = features_end_ns - start_ns
     if ready[row]:
-        probability_up = score(vectors[row], nodes, roots, keys, program, registers)
+        probability_up = score(
+            vectors[row], integers(model, 3), words_of(model, 4), integers(model, 5), integer_rows(model, 6),
+            floats(model, 7),
+        )  # fmt: skip
         inference_end_ns = clock_ns(_MONOTONIC, timespec)
         facts[INFERENCE_NS] = inference_end_ns - features_end_ns
         threshold = max(thresholds[0], floats(book, BOUNDS)[CONFIDENCE])
@@ -302,7 +304,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         facts[RISK_NS] = clock_ns(_MONOTONIC, timespec) - inference_end_ns
     facts[TOTAL_NS] = clock_ns(_MONOTONIC, timespec) - arrival_ns
     facts[SEND_TS_NS] = clock_ns(_REALTIME, timespec)
-    begin = write_response(out, data, spans, model_field, facts, measured, thresholds[0], framed)
+    begin = write_response(out, data, spans, octets(model, 2), facts, measured, thresholds[0], framed)
     if clock_ns(_MONOTONIC, timespec) - arrival_ns >= budget_ns:
         facts[STATUS] = _DEADLINE_EXCEEDED
     elif facts[REASON] == APPROVED:
