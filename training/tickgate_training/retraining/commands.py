@@ -32,7 +32,7 @@ _FAILED = {"failed": 1, "conflict": 1, "stopped": _STOPPED}
 @click.option("--dry-run", is_flag=True, help="Say what a round would work on; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print each round's line as it is kept.")
 def retrain(config: Path, *, schedule: bool, dry_run: bool, as_json: bool) -> None:
-    """Fit a challenger on newer data, and let it take over where it is better, as CONFIG (a TOML file) says.
+    """Fit a challenger on newer data, and let it take over where it is better, as CONFIG (TOML) says.
 
     One round, or with --schedule one after the other. Every round leaves a line in `rounds.jsonl` of the configured
     state; docs/retraining.md says how it decides. Exits with 1 where the round failed or another promotion came first.

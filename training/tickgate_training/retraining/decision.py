@@ -1,15 +1,20 @@
 """Whether a challenger takes over: by rule, and by nothing else.
 
-It does where all of this holds: its verdict may be promoted (`models.verdict`: deflated Sharpe ratio over all tries
-against this champion, overfitting, parity, sample size), and the paired test's p-value is at most the rule's. What is
-missing or undefined denies.
+It does where both hold: the rules that every promotion is held to let it pass (`models.promotion`: its verdict, with
+the deflated Sharpe ratio over all tries against this champion, overfitting, parity and sample size), and the paired
+test's p-value is at most the rule's. What is missing or undefined denies. No override is given here: that is a
+person's.
 """
 
 from dataclasses import dataclass
 
-from tickgate_server.models.verdict import PromotionVerdict, failures
+from tickgate_server.models.package import Manifest
+from tickgate_server.models.promotion import PromotionLimits, failures, judge
 from tickgate_training.retraining.config import RuleConfig
 from tickgate_training.retraining.paired import PairedTest
+
+# A challenger was no shadow yet: what it would have said on the newest rows is what the paired test is about.
+_NO_SHADOW_NEEDED = PromotionLimits(shadow_decisions=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +25,12 @@ class Decision:
     reason: str
 
 
-def decide(verdict: PromotionVerdict, test: PairedTest, rule: RuleConfig) -> Decision:
-    """Hold a challenger against the rule."""
+def decide(manifest: Manifest, test: PairedTest, rule: RuleConfig) -> Decision:
+    """Hold a challenger, by the manifest that it was published with, against the rule."""
     against = []
-    if not verdict.promotable:
-        against.append(f"checks that it did not pass: {', '.join(failures(verdict.checks))}")
+    failed = failures(judge(manifest, None, _NO_SHADOW_NEEDED))
+    if failed:
+        against.append(f"checks that it did not pass: {', '.join(one.name for one in failed)}")
     if test.why:
         against.append(f"the paired test is undefined: {test.why}")
     elif not test.p_value <= rule.p_value:

@@ -17,7 +17,7 @@ import structlog
 
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.models import aliases
-from tickgate_server.models.errors import AliasConflict, ModelError
+from tickgate_server.models.errors import AliasConflict, AliasError, ModelError
 from tickgate_training import leak_check
 from tickgate_training.errors import TrainingError
 from tickgate_training.publishing import Published, publish_model
@@ -178,7 +178,6 @@ class Round:
         self, found: Serving, challenger: Challenger, held: Comparison, samples: Samples
     ) -> tuple[Outcome, str]:
         config, said = self._config, self._said
-        decided = decide(held.verdict, held.test, config.retrain.rule)
         folder = config.model_folder
         self._enter(Stage.NAME)
         now = serving(config)
@@ -196,6 +195,7 @@ class Round:
         said["published"] = version
         said["drift_null"] = self._drift_null(challenger, published, samples)
         said["challenger"] = _scored_said(held.challenger, version)
+        decided = decide(published.manifest, held.test, config.retrain.rule)
         self._enter(Stage.SHADOW)
         reason = _cut(f"round {said['round']}: {decided.reason}")
         aliases.change_alias(folder, "shadow", version, expected=found.shadow, who=WHO, reason=reason)
@@ -205,7 +205,10 @@ class Round:
             return "shadow", f"it passes, and waits for a hand: {decided.reason}"
         self._enter(Stage.PROMOTE)
         aliases.change_alias(folder, "production", version, expected=found.champion, who=WHO, reason=reason)
-        aliases.change_alias(folder, "shadow", None, expected=version, who=WHO, reason="it is production now")
+        try:
+            aliases.change_alias(folder, "shadow", None, expected=version, who=WHO, reason="it is production now")
+        except (AliasError, OSError) as error:  # it serves all the same
+            _LOG.warning("shadow not cleared", model=folder.name, version=version, why=str(error))
         return "promoted", decided.reason
 
     def _drift_null(self, challenger: Challenger, published: Published, samples: Samples) -> dict[str, float]:
