@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
-from tests.training.turning_market import EVALUATED, arrive, first_champion, one_round, settings, turning
+from tests.training.turning_market import EVALUATED, arrive, first_champion, net_of, one_round, settings, turning
 
 from tickgate_server.models import aliases
 from tickgate_server.models.loading import load
@@ -16,6 +17,7 @@ from tickgate_server.models.package import MANIFEST_FILE, MODEL_FILE, read_manif
 from tickgate_training.errors import RunInUse
 from tickgate_training.retraining.config import RetrainConfig
 from tickgate_training.retraining.errors import RetrainStopped, StateInvalid
+from tickgate_training.retraining.newest import read_newest
 from tickgate_training.retraining.round import Stage, serving
 from tickgate_training.retraining.rounds import ROUNDS_FILE, UNDER_WAY_FILE, RoundLine, held
 
@@ -75,6 +77,34 @@ def test_a_round_leaves_a_version_with_its_verdict_the_aliases_and_a_line(place:
     assert kept["window"]["validation"]["last_ns"] < kept["window"]["evaluation"]["first_ns"]
     assert kept["test"]["p_value"] <= config.retrain.rule.p_value
     assert kept["champion"]["metrics"]["net_sharpe"] < 0.0 < kept["challenger"]["metrics"]["net_sharpe"]
+
+
+def test_both_are_scored_as_their_packages_say_and_traded_as_the_backtest_trades(place: Path) -> None:
+    config = settings(place)
+    line = one_round(config)
+    samples = read_newest(config).samples
+    for version, said in ((1, line.champion), (line.published, line.challenger)):
+        assert said is not None
+        assert version is not None
+        net = net_of(config, samples, [(ROWS - EVALUATED, version)], ROWS - EVALUATED, ROWS)
+        assert said.version == version
+        assert said.metrics["net_total_return_summed"] == pytest.approx(float(net.sum()), rel=1e-12)
+        assert said.metrics["periods"] == net.size
+
+
+def test_several_symbols_are_one_model(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    frames = [turning(3500, seed).with_columns(symbol=pl.lit(name)) for seed, name in enumerate("AB")]
+    frame = pl.concat(frames).sort("exchange_ts_ns", "symbol", maintain_order=True)
+    first_champion(config, frame[:3500])
+    arrive(tmp_path, frame, 0, 7000)
+    line = one_round(config)
+    assert line.decision in ("shadow", "promoted"), line.reason
+    assert line.data is not None
+    assert line.data.symbols == ("A", "B")
+    assert line.test is not None
+    assert line.test.block_periods == 2 * (5 + 1)  # a label's reach, in each of both
+    load(config.model_folder / "2")
 
 
 def test_the_same_data_are_evaluated_once(place: Path) -> None:

@@ -140,14 +140,15 @@ def live(folder: Path, seed: int, *, trades: int = 15_000, turns: bool = True, *
         arrive(folder, frame, start, start + EVALUATED)
         lines.append(one_round(config))
     stop = in_force[-1][0] + EVALUATED
-    stitched = _net(config, samples, in_force, begin, stop)
-    frozen = _net(config, samples, [(begin, 1)], begin, stop)
+    stitched = net_of(config, samples, in_force, begin, stop)
+    frozen = net_of(config, samples, [(begin, 1)], begin, stop)
     return Life(lines, stitched, frozen, trades // 2 - begin)
 
 
-def _net(
+def net_of(
     config: RetrainConfig, samples: Samples, in_force: list[tuple[int, int]], begin: int, stop: int
 ) -> NDArray[np.float64]:
+    """Net returns over rows [begin, stop) of versions from a row on each, through their packages' graphs."""
     trader = Trader(samples.books, samples.stamps_ns, config.training)
     positions = []
     for (start, version), end in zip(in_force, [*(at for at, _ in in_force[1:]), stop], strict=True):
