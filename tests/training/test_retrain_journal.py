@@ -277,3 +277,40 @@ def test_no_label_looks_over_a_servers_start(tmp_path: Path) -> None:
     assert (after.direction[crossing] == -1).all()
     same: Labels = after
     assert np.array_equal(same.direction[~crossing], before.direction[~crossing])
+
+
+def test_a_round_on_what_a_server_journaled_alone_is_that_on_the_captured_ticks(tmp_path: Path) -> None:
+    """The champion itself serves the ticks; the journal then gives the same data, features, figures and decision."""
+    captured, journaled = tmp_path / "captured", tmp_path / "journaled"
+    frame = turning_market.turning(7000, 0)
+    only_journal = {"sources": [], "journal": {"folders": [str(journaled / "journal")]}}
+    lines = []
+    for folder, more in ((captured, {}), (journaled, only_journal)):
+        folder.mkdir()
+        config = turning_market.settings(folder, **more)
+        turning_market.first_champion(config, frame[:3500])
+        if more:
+            requests = [_request(*row) for row in frame.select(*_ASKED).iter_rows()]
+            journal = JournalWriter(folder / "journal", segment_records=4096)
+            with journal as writer, serving(folder / "models", writer) as answers:
+                send(answers, requests)
+        else:
+            turning_market.arrive(folder, frame, 0, 7000)
+        lines.append(turning_market.one_round(config))
+    one, other = lines
+    assert one.data is not None
+    assert other.data is not None
+    assert (one.data.rows, one.data.first_ns, one.data.last_ns) == (7000, other.data.first_ns, other.data.last_ns)
+    assert other.data.rows == 7000
+    assert (one.decision, one.reason, one.test) == (other.decision, other.reason, other.test)
+    for mine, theirs in ((one.champion, other.champion), (one.challenger, other.challenger)):
+        assert mine == theirs
+    assert one.test is not None
+    assert one.test.blocks > 100
+
+
+_ASKED = ("exchange_ts_ns", "sequence", "price", "size", "bid", "ask", "bid_size", "ask_size")
+
+
+def _request(stamp_ns: int, sequence: int, price: float, size: float, *quote: float) -> Any:
+    return tick("SIM", stamp_ns, sequence=sequence, trade=(price, size), quote=tuple(quote))
