@@ -287,7 +287,8 @@ def test_a_round_on_what_a_server_journaled_alone_is_that_on_the_captured_ticks(
     lines = []
     for folder, more in ((captured, {}), (journaled, only_journal)):
         folder.mkdir()
-        config = turning_market.settings(folder, **more)
+        package = {"name": "sim", "repository": str(folder / "models"), "latency_budget_ms": 60_000.0}
+        config = turning_market.settings(folder, **more, training={"package": package})
         turning_market.first_champion(config, frame[:3500])
         if more:
             requests = [_request(*row) for row in frame.select(*_ASKED).iter_rows()]
