@@ -29,6 +29,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "replay": "Decide again what a journal recorded, and compare bit for bit.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",
         "resume": "Trade again; this also confirms the portfolio as the server has it.",
+        "retrain": "Fit a challenger on newer data, and let it take over where it is better, as CONFIG (TOML) says.",
         "risk": "See the limits in force, and have changed ones take effect.",
         "serve": "Serve Predict from a folder of model packages.",
         "sla": "See what calls did against what was promised.",

@@ -71,6 +71,30 @@ class LightGBMConfig(Learner):
         weights: NDArray[np.float64] | None = None,
     ) -> LightGBMModel:
         """As `Learner.fit`; the same model comes of any number of threads."""
+        return self._train(features, labels, seed, weights, None)
+
+    def continued(
+        self,
+        model: LightGBMModel,
+        features: NDArray[np.float32],
+        labels: NDArray[np.int8],
+        seed: int,
+        weights: NDArray[np.float64] | None = None,
+    ) -> LightGBMModel:
+        """The trees of a model and `trees` more, fitted on what those leave over (LightGBM's `init_model`).
+
+        Args, returns and raises as `fit`; `model` stays as it is, and has the same features.
+        """
+        return self._train(features, labels, seed, weights, model)
+
+    def _train(
+        self,
+        features: NDArray[np.float32],
+        labels: NDArray[np.int8],
+        seed: int,
+        weights: NDArray[np.float64] | None,
+        before: LightGBMModel | None,
+    ) -> LightGBMModel:
         check_rows(features, labels)
         parameters: dict[str, Any] = {
             "objective": "binary",
@@ -87,7 +111,8 @@ class LightGBMConfig(Learner):
         quiet = {"verbosity": -1, "num_threads": self.threads}
         weighed = checked_weights(weights, labels)
         data = lightgbm.Dataset(features, labels, weight=weighed, params=quiet, free_raw_data=True)
-        booster = lightgbm.train(parameters, data, num_boost_round=self.trees)
+        first = None if before is None else before.booster
+        booster = lightgbm.train(parameters, data, num_boost_round=self.trees, init_model=first)
         _make_sums_exact(booster)
         return LightGBMModel(booster, self.threads)
 
