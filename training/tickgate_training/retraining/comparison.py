@@ -145,7 +145,7 @@ def compare(
     """
     trader = Trader(samples.books, samples.stamps_ns, config)
     fitted = challengers[chosen].fitted
-    graph = export(fitted.model, fitted.calibration)
+    graph = export(fitted.model, fitted.calibration, fitted.primary)
     rows = np.arange(block.start, block.stop)
     ready = samples.features[rows[samples.ready[rows]]]
     difference = check_parity(graph, fitted.probabilities, ready, fitted.choice.threshold) if len(ready) else math.nan
