@@ -25,6 +25,7 @@ import structlog
 from tickgate_server.models.errors import CheckerFailed, LoadsFull, PackageError, VersionMissing
 from tickgate_server.models.handover import error_of, model_of
 from tickgate_server.models.loading import LoadedModel, load
+from tickgate_server.models.offload import SWITCH_INTERVAL_S
 
 LOADS_LIMIT = 64
 # With fewer versions than this the server alone is sooner done than a checker has started.
@@ -228,6 +229,8 @@ class Loader:
         except queue.Full:
             raise LoadsFull(LOADS_LIMIT) from None
         if self._thread is None:
+            # What is taken over is some milliseconds of Python in all, between which answers get their turn.
+            sys.setswitchinterval(min(SWITCH_INTERVAL_S, sys.getswitchinterval()))
             self._thread = Thread(target=self._work, name="tickgate-loader", daemon=True)
             self._thread.start()
 

@@ -34,7 +34,7 @@ _BUCKET_RUNS = 16.0
 _PAUSE_WEIGHT = 4.0
 # How long a thread that wants the interpreter waits before it asks for it, in place of Python's 5 ms: a thread that
 # polls a queue lets go of it for microseconds only, and kept the watchdog or the end of a run waiting for so long.
-_SWITCH_INTERVAL_S = 1e-4
+SWITCH_INTERVAL_S = 1e-4
 # Where cores are short the thread that answers goes first: what it refuses in time, no model need run for.
 _NICER = 5
 _JOIN_S = 1.0
@@ -298,7 +298,7 @@ class ModelThreads:
             return None
         with self._making:
             if self._watchdog is None:
-                sys.setswitchinterval(min(_SWITCH_INTERVAL_S, sys.getswitchinterval()))
+                sys.setswitchinterval(min(SWITCH_INTERVAL_S, sys.getswitchinterval()))
                 self._watchdog = Watchdog()
         name = f"{model.name}:{model.version}"
         return ModelThread(name, session, self._limit, self._standing_limit, self._watchdog)
