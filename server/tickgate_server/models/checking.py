@@ -105,9 +105,16 @@ class Checker:
             raise error_of(said)
         return model_of(folder, said, answers.read_into)
 
-    def close(self) -> None:
-        """End the child, whatever it is at, and start no other."""
+    def kill(self) -> None:
+        """End the child, whatever it is at, and start no other; from any thread. Who waits for it learns that."""
         self._closed = True
+        child = self._child
+        if child is not None:
+            child.kill()
+
+    def close(self) -> None:
+        """The same, and let go of what is left of it."""
+        self.kill()
         self._end()
 
     def _end(self) -> str:
@@ -227,11 +234,13 @@ class Loader:
     def close(self) -> None:
         """End the checker and the thread; what is being loaded is given up, and nobody is told."""
         self._closed = True
-        self._checker.close()
+        self._checker.kill()
         if self._thread is not None:
             with contextlib.suppress(queue.Full):  # it sees that it is closed all the same
                 self._asked.put_nowait(None)
             self._thread.join(_CLOSE_S)
+        if self._thread is None or not self._thread.is_alive():  # else it waits for the child yet, and daemons end
+            self._checker.close()
 
     def _check(self, folder: Path) -> LoadedModel | PackageError:
         if not self._own_process:
@@ -257,7 +266,6 @@ class Loader:
                 _LOG.error("load failed", folder=str(folder), exc_info=error)
                 result = CheckerFailed(folder, f"it cannot be taken over: {error!r}")
             if self._is_closed():
-                self._checker.close()
                 return
             done(result)
             del asked, done, began, result
