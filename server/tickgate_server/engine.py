@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import structlog
@@ -477,11 +477,13 @@ class Engine:
         decision.ticket = 0
         decision.order_id = decision.payload = decision.sent_ns = decision.regime = 0
         decision.remaining = 0.0
-        decision.reducing = decision.repeated = decision.held_back = False
+        decision.reducing = decision.repeated = decision.held_back = decision.confirmed = False
         decision.trading_state = int(self._book.state[TRADING])
 
     def _pass_time(self, request: Request, decision: Decision) -> None:
         """What an input does to the book: time passes, and a trade is what its symbol is valued at."""
+        if decision.confirmed:
+            self._tell_confirmed(request, decision)
         table = self._book.table
         if decision.clock_ns:
             portfolio.advance(table, decision.clock_ns)
@@ -489,6 +491,18 @@ class Engine:
             portfolio.advance(table, request.exchange_ts_ns)
         if decision.applied and request.kind & market.TRADE:
             valuation.mark(table, decision.row, request.price)
+
+    def _tell_confirmed(self, request: Request, decision: Decision) -> None:
+        """Have the journal say of a trade held back that it was applied after all, before the one that confirmed it."""
+        if self.journal is None:
+            return
+        kind, stamp_ns, price, size, bid, ask, bid_size, ask_size = self._market.held(decision.row)
+        payload: dict[str, Any] = {"symbol": request.symbol, "kind": kind, "exchange_ts_ns": stamp_ns}
+        payload |= {"sequence": int(self._market.sequences[decision.row, market.HELD_SEQUENCE])}
+        payload |= {"price": price, "size": size}
+        if kind & market.QUOTE:
+            payload |= {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
+        self.journal.append_control(ControlKind.TICK, payload, clock_ns=decision.clock_ns)
 
     def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""

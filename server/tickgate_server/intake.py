@@ -151,6 +151,7 @@ class Intake:
         )
         if verdict in {market.ACCEPTED_NEW, market.ACCEPTED_BOTH}:
             decision.applied = True
+            decision.confirmed = verdict == market.ACCEPTED_BOTH
             if new:
                 self.symbols.keep()
             for store in self.stores:

@@ -100,7 +100,8 @@ class Decision:
     request id was answered before, and nothing was applied or scored. `payload`: hash of what was asked, where there is
     a request id. `sent_ns`: when a repeated answer left first. `row` is the symbol's, where it has one. `trial`: let
     through though its budget seemed too short. `ticket`: of a request whose model runs on a thread of its own, 1 to
-    65535; 0 otherwise. `held_back`: its tick was rejected as a price jump, and the next one may confirm it.
+    65535; 0 otherwise. `held_back`: its tick was rejected as a price jump, and the next one may confirm it;
+    `confirmed`: it is the one that did, and both were applied.
     """
 
     stage: int = 0
@@ -130,6 +131,7 @@ class Decision:
     trading_state: int = 0
     repeated: bool = False
     held_back: bool = False
+    confirmed: bool = False
     payload: int = 0
     sent_ns: int = 0
     trades_in_window: int = 0

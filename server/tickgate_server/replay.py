@@ -37,7 +37,8 @@ from tickgate_server.ticks.instruments import Instrument, Universe
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
 _UNCOMPARED_ENVIRONMENT = {"checks"}
 # What serves nobody decides nothing, and what did not leave was decided all the same.
-_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.ALIAS_CHANGED)
+# A TICK's comes about again with the tick that confirms it.
+_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.ALIAS_CHANGED, ControlKind.TICK)
 # What changes which versions answer.
 _OF_THE_ROSTER = (ControlKind.MODEL, ControlKind.ALIAS, ControlKind.MODEL_UNLOADED)
 # What the desk takes in as it did then.

@@ -30,7 +30,6 @@ from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.replay import ReplayRefused, replay
 from tickgate_server.risk.reasons import Reason
 from tickgate_server.rpc.answers import Answers
-from tickgate_server.rpc.lane import lanes_of
 
 HEADER = "symbol,name,as_of_ns,value\n"
 SECOND = 1_000_000_000
@@ -150,10 +149,9 @@ def test_what_is_served_is_what_training_joins_bit_for_bit(tmp_path: Path, featu
         "ask_size": rng.choice([0.0, 1.0, 4.0], rows),
     }
     ready: dict[str, list[bool]] = {symbol: [] for symbol in "ABC"}
-    with served(registry, tmp_path / "journal", source) as (engine, answers):
-        assert len(lanes_of(engine)) == 1
-        if not lane:
-            answers._lanes = []
+    with served(registry, tmp_path / "journal", source) as (_, answers):
+        assert answers._lane.open
+        answers._lane.open = lane
         for i in range(rows):
             at = {name: column[i].item() for name, column in columns.items()}
             for symbol in "ABC":

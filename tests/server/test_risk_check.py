@@ -43,7 +43,7 @@ class Trading:
         self._sequence = self.journal.next_sequence
         self.now_ns = START_NS + self._sequence * SECOND_NS  # a later server's clock is later
         self.engine = Engine(
-            EngineSettings(capacity=16, worker=worker, workers=workers),
+            EngineSettings(capacity=16, worker=worker, workers=workers, price_jump_sigmas=0.0),
             load_repository(models),
             limits=limits,
             clock_ns=lambda: self.now_ns,

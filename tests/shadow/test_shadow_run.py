@@ -14,6 +14,7 @@ from tests.shadow.shadowing import BUDGET, SHADOW, comparisons_of, probability, 
 from tests.support.packages import publish_logistic, publish_model
 
 from tickgate_server.features.schema import micro10
+from tickgate_server.journal.layout import VECTOR_WIDTH, Flags
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.aliases import AliasChange, Aliases, Canary
 from tickgate_server.models.errors import LatencyOverBudget
@@ -60,7 +61,7 @@ class Desk:
         """One decision with a vector of its own; its sequence."""
         self.count += 1
         row = {"applied": True, "clock_ns": clock_ns, "vector": vector(self.count)}
-        own = {key: changes.pop(key) for key in ("status", "repeated", "vector") if key in changes}
+        own = {key: changes.pop(key) for key in ("status", "flags", "vector") if key in changes}
         decision = approved(model=model or self.models[2], **changes)
         return self.writer.append_decision(tick(self.count, model=asked), decision, **{**row, **own})
 
@@ -109,7 +110,7 @@ def test_scores_are_those_of_the_loaded_version_bit_for_bit(desk: Desk) -> None:
     [
         {"status": 4},
         {"ready": False},
-        {"repeated": True},
+        {"flags": int(Flags.REPEATED)},
     ],
 )
 def test_what_was_not_answered_with_a_score_of_its_own_is_not_compared(desk: Desk, changes: dict[str, Any]) -> None:
@@ -172,7 +173,7 @@ def _wrong_schema(desk: Desk) -> LoadedModel:
         (_gone, {}, Missed.MANIFEST_GONE),
         (_other_bytes, {}, Missed.MANIFEST_GONE),
         (None, {"scored": False}, Missed.ANSWER_INVALID),
-        (None, {"vector": np.zeros(33, np.float32)}, Missed.VECTOR_CUT),
+        (None, {"vector": np.zeros(VECTOR_WIDTH + 1, np.float32)}, Missed.VECTOR_CUT),
     ],
 )
 def test_what_cannot_be_compared_is_counted_by_why(

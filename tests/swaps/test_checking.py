@@ -99,7 +99,7 @@ def test_a_lost_checker_fails_one_load_with_the_reason_and_a_new_one_does_the_ne
         served.models._loader._checker._limit_s = 120.0  # a machine may take long to start a new one
         assert isinstance(served.load("tree", 2), VersionStatus)
         assert served.models.checker != lost
-        assert served.version("tree") == 2
+        assert served.version("tree:2") == 2
     finally:
         served.close()
     assert served.models.checker is None

@@ -86,7 +86,7 @@ def test_a_version_goes_through_its_states_in_order(serve: Callable[..., Operate
     assert isinstance(loaded, VersionStatus)
     assert (loaded.state, loaded.reason) == (VersionState.READY, "")
     assert loaded.loaded is served.engine.registry.resolve("tree:2")
-    gone = served.unload("tree", 1)
+    gone = served.unload("tree", 1, force=True)
     assert isinstance(gone, VersionStatus)
     assert gone.state is VersionState.GONE
     assert served.states("tree", 2) == ["START", "LOADING", "READY"]
@@ -97,14 +97,17 @@ def test_a_version_goes_through_its_states_in_order(serve: Callable[..., Operate
     ]
 
 
-def test_without_a_file_of_aliases_production_is_the_highest_that_loaded(serve: Callable[..., Operated]) -> None:
+def test_without_a_file_of_aliases_production_is_the_highest_at_the_start_and_stays(
+    serve: Callable[..., Operated],
+) -> None:
+    assert serve().version() == 2
     served = serve("tree/2")
     assert served.version() == 1
     served.load("tree", 2)
-    assert [served.version(model) for model in ("", "tree", "tree@production", "tree:1")] == [2, 2, 2, 1]
-    assert isinstance(served.unload("tree", 2), VersionInUse)
-    served.unload("tree", 2, force=True)
-    assert served.version() == 1
+    assert [served.version(model) for model in ("", "tree", "tree@production", "tree:2")] == [1, 1, 1, 2]
+    assert isinstance(served.unload("tree", 1), VersionInUse)
+    served.unload("tree", 1, force=True)
+    assert served.version() == 2
 
 
 def test_a_switch_takes_effect_for_the_next_request_on_every_path(serve: Callable[..., Operated]) -> None:

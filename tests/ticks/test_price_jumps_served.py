@@ -11,12 +11,14 @@ from tests.support.packages import publish_forest, publish_logistic
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.features.micro10 import batch
+from tickgate_server.features.schema import micro10
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.registry import load_repository
 from tickgate_server.records import TICK, Decision, Request
 from tickgate_server.replay import replay
 from tickgate_server.rpc.answers import Answers
 from tickgate_server.ticks.market import TRADE
+from tickgate_training.retraining.journal_ticks import read_journals
 
 DEADLINE_EXCEEDED = 4
 JUMP = pb.REASON_TICK_PRICE_JUMP
@@ -72,6 +74,9 @@ def test_features_never_see_a_spike_and_see_a_move_once_it_is_confirmed(reposito
     server.close()
     found = replay(tmp_path / "journal", repository)
     assert (found.decisions, found.differing) == (34, 0)
+    ticks = read_journals([tmp_path / "journal"], [], micro10(), 100)
+    assert ticks.frame["price"].to_list() == [*QUIET, 100.01, 102.0, 102.01]
+    assert ticks.features[-1].tobytes() == expected.tobytes()
 
 
 def test_a_replay_knows_of_a_trade_held_back_whose_request_ran_out_of_time(repository: Path, tmp_path: Path) -> None:

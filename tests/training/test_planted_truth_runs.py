@@ -60,8 +60,9 @@ def shifted(tick: int) -> type[FixedHorizonConfig]:
         trade_volatilities: np.ndarray,
         stamps_ns: np.ndarray,
         session_gap_ns: int,
+        side: np.ndarray | None = None,
     ) -> Labels:
-        found = honest(self, prices, trade_volatilities, stamps_ns, session_gap_ns)
+        found = honest(self, prices, trade_volatilities, stamps_ns, session_gap_ns, side)
         moved = [np.roll(values, tick) for values in (found.direction, found.returns)]
         return Labels(moved[0], moved[1], found.interval_end)
 

@@ -44,7 +44,7 @@ class ControlKind(IntEnum):
     LIMITS = 3  # limits in force
     SETTINGS = 4  # the engine's settings
     WARM_START = 5  # state that was not computed from this journal's ticks
-    TICK = 6  # a tick published without a question
+    TICK = 6  # a tick applied that no decision brings: one held back as a price jump, before what confirmed it
     ORDER = 7
     FILL = 8
     TRADING_STATE = 9

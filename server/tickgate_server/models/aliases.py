@@ -4,8 +4,8 @@ The file is the truth, for every server of the repository and for who has none a
 writing beside it and renaming, and only where the alias still points at what the caller expected: of two changes at
 once exactly one wins. It keeps its last 100 changes.
 
-Without a file, and where it names no production, that is the highest version that is loaded and that no other alias
-names: who publishes a version that is not to serve yet must have production named before.
+Without a file, and where it names no production, that is the highest version that is loaded at a start and that no
+other alias names: who publishes a version that is not to serve yet must have production named before the next start.
 """
 
 import contextlib

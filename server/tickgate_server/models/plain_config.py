@@ -191,14 +191,17 @@ def _policy(tree: Node) -> tuple[int, tuple[int, ...]]:
         return 1, ()
     policy = _inner(tree, "version_policy")
     if set(policy) == {"all"}:
+        _only(_inner(policy, "all"), "version_policy.all")
         return 0, ()
     if set(policy) == {"latest"}:
         latest = _inner(policy, "latest")
+        _only(latest, "version_policy.latest", "num_versions")
         count = _one(latest, "num_versions", _integer, 1)
         if count >= 1:
             return count, ()
     if set(policy) == {"specific"}:
         specific = _inner(policy, "specific")
+        _only(specific, "version_policy.specific", "versions")
         versions = tuple(_integer(one, "version_policy.specific.versions") for one in specific.get("versions", []))
         if versions:
             return 0, versions
@@ -210,7 +213,15 @@ def _parameters(tree: Node) -> Iterator[tuple[str, str]]:
         where = f"parameters[{place}]"
         one = _message(value, where)
         inner = _inner(one, "value")
+        _only(one, where, "key", "value")
+        _only(inner, f"{where}.value", "string_value")
         yield _one(one, "key", _string, ""), _one(inner, "string_value", _string, "")
+
+
+def _only(tree: Node, where: str, *known: str) -> None:
+    for key in tree:
+        if key not in known:
+            raise ValueError(f"{where}.{key}: no field of it")
 
 
 def _require(tree: Node, key: str, expected: str) -> None:

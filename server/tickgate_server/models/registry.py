@@ -60,7 +60,8 @@ def in_force(
     """What the aliases of a model mean, given the versions that are loaded.
 
     A production version that is named and not loaded leaves the one that answers in its place, if there is one: a
-    version that fails to load changes nothing. Where none is named, it is the highest that no other alias names.
+    version that fails to load changes nothing. Where none is named, it is the highest that no other alias names at a
+    start; while it serves what answers goes on to, whatever is loaded beside it.
 
     Args:
         loaded: Versions.
@@ -71,12 +72,13 @@ def in_force(
         return before or InForce()
     aliases = aliases or Aliases()
     canary = aliases.canary
+    was = None if before is None else before.production
     if aliases.production is not None:
-        was = None if before is None else before.production
         production = next((version for version in (aliases.production, was) if version in loaded), None)
     else:
         others = {aliases.shadow, None if canary is None else canary.version}
-        production = max((version for version in loaded if version not in others), default=None)
+        free = [version for version in loaded if version not in others]
+        production = was if was in free else max(free, default=None)
     if canary is not None and (canary.version not in loaded or canary.version == production):
         canary = None
     return InForce(production, aliases.shadow, canary)

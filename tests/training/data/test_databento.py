@@ -58,7 +58,8 @@ def test_times_and_prices_are_the_same_pretty_or_plain(tmp_path: Path, text: str
 
 def test_a_price_is_the_double_that_its_decimals_would_give(tmp_path: Path) -> None:
     units = [random.Random(5).randrange(1, 2**53) for _ in range(200)] + [16_900_000_000, 1, 10**9]
-    text = "ts_event,action,side,price,size,symbol\n" + "".join(f"{k},T,N,{u},1,A\n" for k, u in enumerate(units, 1))
+    rows = (f"{k},T,N,{u},1,S{k}\n" for k, u in enumerate(units, 1))  # a symbol each: these prices jump
+    text = "ts_event,action,side,price,size,symbol\n" + "".join(rows)
     assert load(databento(tmp_path, text))["price"].to_list() == [float(Decimal(u).scaleb(-9)) for u in units]
 
 

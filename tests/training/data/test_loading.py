@@ -124,6 +124,6 @@ def test_stamps_of_each_symbol_are_ordered_and_other_symbols_may_lie_between() -
 
 def test_each_section_in_the_documentation_is_one_that_a_run_takes() -> None:
     text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
-    sections = [tomllib.loads(block.partition("```")[0])["data"] for block in text.split("```toml\n")[1:]]
-    kinds = {parse_config(run(**section)).data.kind for section in sections}
+    blocks = [tomllib.loads(block.partition("```")[0]) for block in text.split("```toml\n")[1:]]
+    kinds = {parse_config(run(**block["data"])).data.kind for block in blocks if "data" in block}
     assert kinds == {"binance", "binance_dump", "databento", "file", "panel", "simulated"}
