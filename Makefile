@@ -35,7 +35,7 @@ demo: $(INSTALLED)
 	@$(BIN)/tickgate demo
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m pytest --soak -v --log-cli-level=INFO

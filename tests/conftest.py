@@ -14,7 +14,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the campaigns alone, at their full size")
 
 
+# Files that take long, first: with two workers the last of them would else leave one without work.
+LONG = (
+    "e2e/",
+    "workers/",
+    "shadow/",
+    "training/test_backends",
+    "training/test_stopped",
+    "training/test_planted",
+    "swaps/",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
     if not config.getoption("--soak"):
         return
     campaigns = [item for item in items if "soak" in getattr(item, "fixturenames", ())]
