@@ -219,7 +219,7 @@ def _lane_cells(engine: Engine, case: Case) -> list[str]:
     """Ticks from bytes to bytes in the fast lane, by its own times; each price is new, so each revalues its symbol."""
     rng = np.random.default_rng(3)
     answers = Answers(engine)
-    (lane,) = answers._lanes  # noqa: SLF001 - its own times
+    lane = answers._lane  # noqa: SLF001 - its own times
     prices = np.full(case.symbols, PRICE)
     requests = []
     for index in range(CALLS):

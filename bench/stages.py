@@ -38,7 +38,7 @@ def _run(models: Path, *, cold: bool) -> np.ndarray:
         requests = requests[: REQUESTS // 5]
     other = np.zeros(COLD_BYTES // 8)
     took_ns = np.empty((len(requests), len(STAGES) + 1))
-    (lane,) = answers._lanes  # noqa: SLF001 - its own times
+    lane = answers._lane  # noqa: SLF001 - its own times
     gc.collect()
     gc.freeze()
     for index, request in enumerate(requests):
