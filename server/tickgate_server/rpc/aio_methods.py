@@ -15,7 +15,6 @@ from tickgate_server.rpc.methods import (
     LaterMethod,
     Method,
     StreamMethod,
-    ThreadedMethod,
     UnaryMethod,
     WatchMethod,
 )
@@ -68,8 +67,6 @@ def _handler(method: Method, life: Life) -> "grpc.RpcMethodHandler[Any, Any]":
         return grpc.unary_unary_rpc_method_handler(_unary(method.answer))
     if isinstance(method, LaterMethod):
         return grpc.unary_unary_rpc_method_handler(_later(method))
-    if isinstance(method, ThreadedMethod):
-        return grpc.unary_unary_rpc_method_handler(_threaded(method))
     if isinstance(method, StreamMethod):
         return grpc.stream_stream_rpc_method_handler(_stream(method.answer, life))
     return grpc.unary_stream_rpc_method_handler(_watch(method, life))
@@ -107,20 +104,6 @@ def _unary(answer: Handler) -> Any:
 
 
 def _later(method: LaterMethod) -> Any:
-    async def call(data: bytes, context: Context) -> bytes:
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def done(answer: Answer) -> None:
-            if not answered.done():  # else the caller went away
-                answered.set_result(answer)
-
-        method.begin(data, done)
-        return await _good(await answered, context)
-
-    return call
-
-
-def _threaded(method: ThreadedMethod) -> Any:
     async def call(data: bytes, context: Context) -> bytes:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()

@@ -15,6 +15,7 @@ from tickgate_server.rpc.status import Status, status_of
 
 Answer: TypeAlias = bytes | Status
 Handler: TypeAlias = Callable[[bytes], Answer]
+Begin: TypeAlias = Callable[[bytes, int, Callable[[Answer], None]], Answer | Callable[[], None]]
 
 _Request = TypeVar("_Request", bound=Message)
 _Value = TypeVar("_Value")
@@ -44,27 +45,14 @@ class LaterMethod:
 
     Attributes:
         path: `/package.Service/Method`.
-        begin: Takes the message, and what to call with the answer: once, on the thread that answers, at once or later.
-            That the caller has gone meanwhile is not told: what was begun is finished.
-    """
-
-    path: str
-    begin: Callable[[bytes, Callable[[Answer], None]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadedMethod:
-    """The same, told from the thread that did the work, and not done for a caller that has gone.
-
-    Attributes:
-        path: `/package.Service/Method`.
         begin: Takes the message, what the caller's gRPC deadline leaves in nanoseconds (0: it has none), and what to
-            call with the answer: once, from any thread. Returns how to give the work up, after which nothing is to be
-            told any more; or the answer, where there is no work.
+            call with the answer: once, from any thread. Returns the answer, where there is no work; or what to call
+            when the caller has gone. Work that is to be given up then must tell nothing after that; what is finished
+            all the same may tell its answer, on the thread that answers, and nobody hears it.
     """
 
     path: str
-    begin: Callable[[bytes, int, Callable[[Answer], None]], Answer | Callable[[], None]]
+    begin: Begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +79,7 @@ class WatchMethod:
     every_s: float = 0.0
 
 
-Method: TypeAlias = UnaryMethod | LaterMethod | ThreadedMethod | StreamMethod | WatchMethod
+Method: TypeAlias = UnaryMethod | LaterMethod | StreamMethod | WatchMethod
 
 
 class Watched(Generic[_Value]):
@@ -149,14 +137,20 @@ def handler(message: type[_Request], respond: Callable[[_Request], Message]) -> 
 
 def later_handler(
     message: type[_Request], begin: Callable[[_Request, Callable[[Message | Exception], None]], None]
-) -> Callable[[bytes, Callable[[Answer], None]], None]:
-    """The same for a method whose answer, or what went wrong instead, comes later."""
+) -> Begin:
+    """The same for a `LaterMethod` whose work is finished though its caller has gone.
 
-    def started(data: bytes, done: Callable[[Answer], None]) -> None:
+    Args:
+        message: The request's.
+        begin: Takes the request, and what to call with the response or with what went wrong: once, on the thread that
+            answers, at once or later.
+    """
+
+    def started(data: bytes, left_ns: int, done: Callable[[Answer], None]) -> Answer | Callable[[], None]:
+        del left_ns  # it is finished all the same
         request = parse(message, data)
         if isinstance(request, Status):
-            done(request)
-            return
+            return request
 
         def finish(found: Message | Exception) -> None:
             done(status_of(found) if isinstance(found, Exception) else found.SerializeToString())
@@ -164,7 +158,8 @@ def later_handler(
         try:
             begin(request, finish)
         except Exception as error:  # noqa: BLE001 - as above
-            done(status_of(error))
+            return status_of(error)
+        return lambda: None
 
     return started
 

@@ -14,7 +14,6 @@ from tickgate_server.rpc.methods import (
     LaterMethod,
     Method,
     StreamMethod,
-    ThreadedMethod,
     UnaryMethod,
     WatchMethod,
 )
@@ -30,7 +29,7 @@ from tickgate_server.rpc.queue_calls import (
     start_unary,
     status_operation,
 )
-from tickgate_server.rpc.queue_threads import Threaded
+from tickgate_server.rpc.queue_later import Later
 from tickgate_server.rpc.status import DRAINING, Status
 
 # How a watch ends that must not hold up the end of the server: before an error the caller's gRPC drops what it has not
@@ -45,9 +44,7 @@ def start(method: Method, calls: Calls) -> Start:
     if isinstance(method, UnaryMethod):
         return lambda call, _: start_unary(call, method.answer)
     if isinstance(method, LaterMethod):
-        return lambda call, _: Later(calls, call, method).start()
-    if isinstance(method, ThreadedMethod):
-        return lambda call, deadline: Threaded(calls, call, method, deadline).start()
+        return lambda call, deadline: Later(calls, call, method, deadline).start()
     if isinstance(method, StreamMethod):
         return lambda call, _: Stream(calls, call, method.answer).start()
     return lambda call, _: Watch(calls, call, method).start()
@@ -84,44 +81,6 @@ class Unsettled:
         self._answers.cancel(self._pending)
         if self._pending.reserved and is_lost(event):
             self._answers.not_sent(self._pending.reserved)
-
-
-class Later:
-    """A unary call whose answer comes later."""
-
-    def __init__(self, calls: Calls, call: Any, method: LaterMethod) -> None:
-        self._calls = calls
-        self._call = call
-        self._method = method
-        self._over = False
-
-    def start(self) -> None:
-        """Wait for the message."""
-        self._calls.opened(self)
-        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_message)
-
-    def drain(self) -> None:
-        """It is at work."""
-
-    def _on_message(self, event: Event) -> None:
-        data = event.batch_operations[0].message() if event.success else None
-        if data is not None and not self._over:  # else the caller went away, or sent too much: the core has answered
-            self._method.begin(data, self._answer)
-
-    def _answer(self, answer: Answer) -> None:
-        if self._over:  # the caller went away
-            return
-        if isinstance(answer, Status):
-            operations = [status_operation(answer)]
-        else:
-            operations = [cygrpc.SendMessageOperation(answer, NO_FLAGS), status_operation(DONE)]
-        self._call.start_server_batch((greeting(), *operations), ended)
-
-    def _on_close(self, event: Event) -> None:
-        del event
-        self._over = True
-        self._calls.closed(self)
 
 
 class Stream:

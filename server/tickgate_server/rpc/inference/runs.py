@@ -49,7 +49,7 @@ class Runs:
         self._lock = Lock()  # over the statistics of all models
 
     def begin(self, data: bytes, remaining_ns: int, done: Callable[[Answer], None]) -> Answer | Callable[[], None]:
-        """See `ThreadedMethod`."""
+        """See `LaterMethod`."""
         arrival_ns = perf_counter_ns()
         request = parse(pb.ModelInferRequest, data)
         if isinstance(request, Status):

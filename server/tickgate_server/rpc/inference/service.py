@@ -14,7 +14,7 @@ from tickgate_server.models.plain_threads import InferenceThreads
 from tickgate_server.rpc.inference import describe
 from tickgate_server.rpc.inference.faults import NotServed, RequestInvalid, inference_status
 from tickgate_server.rpc.inference.runs import Runs, version_of
-from tickgate_server.rpc.methods import Answer, Method, ThreadedMethod, UnaryMethod, parse
+from tickgate_server.rpc.methods import Answer, LaterMethod, Method, UnaryMethod, parse
 from tickgate_server.rpc.status import Status
 
 INFERENCE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -69,7 +69,7 @@ class Inference:
             _at_once("ModelReady", pb.ModelReadyRequest, self._model_ready),
             _at_once("ServerMetadata", pb.ServerMetadataRequest, self._server_metadata),
             _at_once("ModelMetadata", pb.ModelMetadataRequest, self._model_metadata),
-            ThreadedMethod(_path("ModelInfer"), self._runs.begin),
+            LaterMethod(_path("ModelInfer"), self._runs.begin),
             _at_once("ModelConfig", pb.ModelConfigRequest, self._model_config),
             _at_once("ModelStatistics", pb.ModelStatisticsRequest, self._model_statistics),
         )
@@ -78,9 +78,9 @@ class Inference:
         """What the admin listener has."""
         return (
             *self.serving(),
-            ThreadedMethod(_path("RepositoryIndex"), self._index),
-            ThreadedMethod(_path("RepositoryModelLoad"), self._load),
-            ThreadedMethod(_path("RepositoryModelUnload"), self._unload),
+            LaterMethod(_path("RepositoryIndex"), self._index),
+            LaterMethod(_path("RepositoryModelLoad"), self._load),
+            LaterMethod(_path("RepositoryModelUnload"), self._unload),
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Unary calls on gRPC's own completion queue whose answer another thread makes."""
+"""Unary calls on gRPC's own completion queue whose answer comes later, from any thread."""
 
 import time
 from collections.abc import Callable
@@ -9,22 +9,22 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stu
 
 from tickgate_server.rpc.answers import remaining_ns
 from tickgate_server.rpc.busy_poll import Event
-from tickgate_server.rpc.methods import Answer, ThreadedMethod
+from tickgate_server.rpc.methods import Answer, LaterMethod
 from tickgate_server.rpc.queue_calls import DONE, NO_FLAGS, Calls, ended, greeting, post, status_operation
 from tickgate_server.rpc.status import Status
 
 
-class Threaded:
+class Later:
     """One such call.
 
     Args:
         calls: Of its listener.
         call: gRPC's.
-        method: See `ThreadedMethod`.
+        method: See `LaterMethod`.
         deadline: Unix time in seconds.
     """
 
-    def __init__(self, calls: Calls, call: Any, method: ThreadedMethod, deadline: float) -> None:
+    def __init__(self, calls: Calls, call: Any, method: LaterMethod, deadline: float) -> None:
         self._calls = calls
         self._call = call
         self._method = method
@@ -53,6 +53,8 @@ class Threaded:
 
     def _done(self, answer: Answer) -> None:
         """On any thread."""
+        if self._over:  # work that is finished all the same, which tells so on the thread that answers
+            return
         post(self._call, partial(self._answer, answer))
 
     def _answer(self, answer: Answer) -> None:
