@@ -138,7 +138,7 @@ def test_a_divergence_that_contradicts_its_own_numbers_is_refused(changes: dict[
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "record: Invalid JSON"),
+        ("", "file: Invalid JSON"),
         ("{}", "name: Field required; version: Field required"),
         ('{"name": "tiny", "version": 2, "wrong": 1}', "wrong: Extra inputs are not permitted"),
         ('{"name": "tiny", "version": 3}', "is of tiny:3, expected tiny:2"),

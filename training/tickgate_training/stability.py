@@ -33,7 +33,7 @@ def psi_of(deciles: NDArray[np.float64], train: NDArray[np.float32], later: NDAr
         return np.full(len(deciles), np.nan)
     return np.array(
         [
-            _index(_counts(edges, before), _counts(edges, after))
+            index_of(smoothed(counts_of(edges, before)), counts_of(edges, after))
             for edges, before, after in zip(map(np.unique, deciles), train.T, later.T, strict=True)
         ]
     )
@@ -54,27 +54,43 @@ def null_quantile(
         draws: Samples drawn.
         seed: Of the draws.
     """
-    random = np.random.default_rng(seed)
-    length = max(round(rows**0.5), 1)
-    blocks = -(-rows // length)
-    starts = random.integers(0, len(train), (draws, blocks))
-    picked = ((starts[:, :, None] + np.arange(length)) % len(train)).reshape(draws, -1)[:, :rows]
+    picked = draws_of(len(train), rows, draws, seed)
     found = np.empty(train.shape[1])
     for k, (edges, column) in enumerate(zip(map(np.unique, deciles_of(train)), train.T, strict=True)):
-        expected = _counts(edges, column)
-        bins = np.searchsorted(edges, column.astype(np.float64))
-        counts = np.array([np.bincount(bins[draw], minlength=edges.size + 1) for draw in picked])
-        found[k] = np.quantile(_index(expected, counts), level)
+        found[k] = np.quantile(index_of(smoothed(counts_of(edges, column)), drawn_counts(edges, column, picked)), level)
     return found
 
 
-def _counts(edges: NDArray[np.float64], values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Values in each bin; one that lies on an edge belongs to the bin below it."""
+def draws_of(trained_rows: int, rows: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """Row numbers of a circular block bootstrap, int64 [draws, rows]; blocks of the square root of the rows drawn."""
+    random = np.random.default_rng(seed)
+    length = max(round(rows**0.5), 1)
+    blocks = -(-rows // length)
+    starts = random.integers(0, trained_rows, (draws, blocks))
+    picked = (starts[:, :, None] + np.arange(length)) % trained_rows
+    return np.asarray(picked.reshape(draws, -1)[:, :rows])
+
+
+def counts_of(edges: NDArray[np.float64], values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Values in each bin, int64 [edges + 1]; one that lies on an edge belongs to the bin below it."""
     return np.bincount(np.searchsorted(edges, values.astype(np.float64)), minlength=edges.size + 1)
 
 
-def _index(expected: NDArray[np.int64], actual: NDArray[np.int64]) -> NDArray[np.float64]:
-    bins = expected.shape[-1]
-    e = (expected + _SMOOTHING) / (expected.sum(axis=-1, keepdims=True) + bins * _SMOOTHING)
-    a = (actual + _SMOOTHING) / (actual.sum(axis=-1, keepdims=True) + bins * _SMOOTHING)
-    return np.asarray(((a - e) * np.log(a / e)).sum(axis=-1))
+def drawn_counts(
+    edges: NDArray[np.float64], values: NDArray[np.float32], picked: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The same for each draw of `draws_of`, int64 [draws, edges + 1]."""
+    places = np.searchsorted(edges, values.astype(np.float64))
+    return np.array([np.bincount(places[draw], minlength=edges.size + 1) for draw in picked])
+
+
+def smoothed(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Shares of counts along the last axis, each count a half larger."""
+    larger = counts + _SMOOTHING
+    return np.asarray(larger / larger.sum(axis=-1, keepdims=True))
+
+
+def index_of(expected: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The index of counts against shares that are expected, along the last axis."""
+    actual = smoothed(counts)
+    return np.asarray(((actual - expected) * np.log(actual / expected)).sum(axis=-1))

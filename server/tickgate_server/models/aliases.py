@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from tickgate_server.errors import FieldInvalid
+from tickgate_server.models.documents import read_document
 from tickgate_server.models.errors import (
     AliasConflict,
     AliasesInvalid,
@@ -113,21 +114,7 @@ def read_aliases(folder: Path) -> Aliases | None:
     Raises:
         AliasesInvalid: The file cannot be read, or is not what `Aliases` describes.
     """
-    path = folder / ALIASES_FILE
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise AliasesInvalid(path, f"cannot be read ({error})") from error
-    if len(data) > _FILE_BYTES:
-        raise AliasesInvalid(path, f"expected at most {_FILE_BYTES} bytes")
-    try:
-        return Aliases.model_validate_json(data)
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        raise AliasesInvalid(path, found) from error
+    return read_document(folder / ALIASES_FILE, Aliases, _FILE_BYTES, AliasesInvalid)
 
 
 def change_alias(

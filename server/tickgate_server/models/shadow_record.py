@@ -18,8 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from tickgate_server.models.documents import read_document
 from tickgate_server.models.errors import ModelError
 
 FOLDER = "shadow"
@@ -333,20 +334,9 @@ def read_record(folder: Path, name: str, version: int) -> ShadowRecord | None:
         ShadowRecordInvalid: The file cannot be read, is not what `ShadowRecord` describes, or is of another version.
     """
     path = record_path(folder, name, version)
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_BYTES + 1)
-    except FileNotFoundError:
+    record = read_document(path, ShadowRecord, _FILE_BYTES, ShadowRecordInvalid)
+    if record is None:
         return None
-    except OSError as error:
-        raise ShadowRecordInvalid(path, f"cannot be read ({error})") from error
-    if len(data) > _FILE_BYTES:
-        raise ShadowRecordInvalid(path, f"expected at most {_FILE_BYTES} bytes")
-    try:
-        record = ShadowRecord.model_validate_json(data)
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}" for e in error.errors()[:5])
-        raise ShadowRecordInvalid(path, found) from error
     if (record.name, record.version) != (name, version):
         raise ShadowRecordInvalid(path, f"is of {record.name}:{record.version}, expected {name}:{version}")
     return record

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from tickgate_server.models.package import FeatureStatistics, Manifest
 from tickgate_training.errors import ArgumentInvalid
+from tickgate_training.stability import counts_of, drawn_counts, draws_of, index_of
 
 ALPHA = 0.01
 """Chance that some feature is found to have drifted where none did, by one look."""
 CLOCK_FEATURES = frozenset({"day_sin", "day_cos"})
-_SMOOTHING = 0.5
 _DRAWS = 1000
 
 
@@ -42,7 +42,7 @@ def stability_index(trained: FeatureStatistics, values: NDArray[np.float32]) -> 
     if not values.size:
         return float("nan")
     edges, expected = _bins(trained)
-    return float(_index(expected, _counts(edges, values)))
+    return float(index_of(expected, counts_of(edges, values)))
 
 
 def null_quantiles(
@@ -56,18 +56,12 @@ def null_quantiles(
         rows: That the index will be measured on.
         seed: Of the draws.
     """
-    random = np.random.default_rng(seed)
-    length = max(round(rows**0.5), 1)
-    blocks = -(-rows // length)
-    starts = random.integers(0, len(train), (_DRAWS, blocks))
-    picked = ((starts[:, :, None] + np.arange(length)) % len(train)).reshape(_DRAWS, -1)[:, :rows]
+    picked = draws_of(len(train), rows, _DRAWS, seed)
     level = 1.0 - ALPHA / len(trained)
     found = {}
     for (name, statistics), column in zip(trained.items(), train.T, strict=True):
         edges, expected = _bins(statistics)
-        places = np.searchsorted(edges, column.astype(np.float64))
-        counts = np.array([np.bincount(places[draw], minlength=expected.size) for draw in picked])
-        found[name] = float(np.quantile(_index(expected, counts), level))
+        found[name] = float(np.quantile(index_of(expected, drawn_counts(edges, column, picked)), level))
     return found
 
 
@@ -102,14 +96,3 @@ def _bins(trained: FeatureStatistics) -> tuple[NDArray[np.float64], NDArray[np.f
     # Rows up to an edge: as many as the last of the quantiles that coincide there says.
     up_to = np.searchsorted(quantiles, edges, side="right") / (quantiles.size + 1)
     return edges, np.diff(np.concatenate(([0.0], up_to, [1.0])))
-
-
-def _counts(edges: NDArray[np.float64], values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Values in each bin; one that lies on an edge belongs to the bin below it."""
-    return np.bincount(np.searchsorted(edges, values.astype(np.float64)), minlength=edges.size + 1)
-
-
-def _index(expected: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    smoothed = counts + _SMOOTHING
-    actual = smoothed / smoothed.sum(axis=-1, keepdims=True)
-    return np.asarray(((actual - expected) * np.log(actual / expected)).sum(axis=-1))
