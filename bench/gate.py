@@ -207,7 +207,7 @@ def _decide_cells(engine: Engine, case: Case) -> list[str]:
         whole[index] = perf_counter_ns() - start_ns
         risk[index] = decision.risk_ns
         start_ns = perf_counter_ns()
-        engine.conclude(request, decision, index + 1)
+        engine.recorder.conclude(request, decision, index + 1)
         if decision.order_id:
             reserving.append(perf_counter_ns() - start_ns)
             engine.desk.release_unsent([decision.order_id])

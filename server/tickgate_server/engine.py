@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from tickgate_server.answered import AnsweredRequests
@@ -22,16 +21,16 @@ from tickgate_server.desk import Desk
 from tickgate_server.desk_store import Checkpoints, begin_journaled
 from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.fundamentals_feed import FundamentalsFeed
-from tickgate_server.features.fundamentals_table import FundamentalsTable
 from tickgate_server.features.store import FeatureStore
+from tickgate_server.fundamentals_in_force import FundamentalsInForce
 from tickgate_server.intake import Intake
-from tickgate_server.journal.layout import ControlKind, Flags
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.model_operations import ModelOperations, Repository
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.models.offload import ModelThreads, Outcome, Run
 from tickgate_server.models.registry import ModelRegistry
-from tickgate_server.records import FEATURES, Decision, Request, Stage, stated
+from tickgate_server.recorder import Recorder
+from tickgate_server.records import FEATURES, Decision, Request, Stage
 from tickgate_server.risk import portfolio, valuation
 from tickgate_server.risk.book import TRADING, Book
 from tickgate_server.risk.checks import CHECKS
@@ -46,14 +45,11 @@ from tickgate_server.ticks.market import MarketState
 from tickgate_server.ticks.symbols import SymbolTable
 
 # Plain ints beside the enums: looking a member up costs more than the comparison.
-_HOLD, _BUY, _SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)
+_BUY, _SELL = int(Action.BUY), int(Action.SELL)
 _APPROVED, _INVALID_OUTPUT = int(Reason.APPROVED), int(Reason.MODEL_INVALID_OUTPUT)
-_REPEATED, _HELD_BACK = int(Flags.REPEATED), int(Flags.HELD_BACK)
 _NAN = float("nan")
-_NONE, _WAITING, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
+_NONE, _, _FEATURES, _INFERENCE, _RISK, _ENCODING = (int(stage) for stage in Stage)
 _NEVER_NS = 1 << 62
-_LOG = structlog.get_logger()
-_LAST_TICKET = 0xFFFF  # as the journal has room for; far more than runs wait at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +153,10 @@ class Engine:
             kill_file=kill_file,
             fsync=fsync_reports,
         )
+        self.fundamentals = FundamentalsInForce(
+            self._intake.fundamentals, self.symbols, fundamentals, journal, self._now_ns
+        )
         self.symbols.on_row = self._add_row
-        for row, symbol in enumerate(self.symbols.names):
-            self._intake.fundamentals.add_row(row, symbol)
-        self._ticket = 0
         started = registry.models if settings.queue_limit else ()
         self._threads = ModelThreads(started, settings.queue_limit, settings.standing_limit)
         self.roster = Roster(registry, self.desk, self._intake, journal, self._threads)
@@ -169,10 +165,10 @@ class Engine:
             begin_journaled(journal, self.desk, self.roster, asdict(settings))
             self._checkpoints = Checkpoints(journal, self.desk)
         self.models = ModelOperations(self.roster, repository)
-        self._fundamentals = fundamentals
         self.desk.on_polled = self._polled
-        self._take_fundamentals()
+        self.fundamentals.poll()
         self._answered = AnsweredRequests(self.desk, self.roster)
+        self.recorder = Recorder(journal, self.desk, self._answered)
 
     def _polled(self) -> None:
         """The engine's part of the desk's turn."""
@@ -180,30 +176,14 @@ class Engine:
             self._checkpoints.keep_up()
         self.models.poll()
         self.roster.poll()
-        self._take_fundamentals()
+        self.fundamentals.poll()
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()
 
     def _add_row(self, row: int, instrument: Instrument) -> None:
         self.desk.add_row(row, instrument)
-        self._intake.fundamentals.add_row(row, instrument.symbol)
-
-    def _take_fundamentals(self) -> None:
-        """Take over what was read in the meantime; the journal names it by the hash that it is kept under."""
-        found = None if self._fundamentals is None else self._fundamentals.take()
-        if found is None:
-            return
-        if self.journal is not None:
-            payload = {"sha256": found.sha256}
-            self.journal.append_control(ControlKind.FUNDAMENTALS, payload, clock_ns=self.desk.now_ns())
-        self.adopt_fundamentals(found.table)
-
-    def adopt_fundamentals(self, table: FundamentalsTable) -> None:
-        """Put another table of fundamentals in force, from the next request on."""
-        absent = self._intake.fundamentals.adopt(table, self.symbols.names)
-        if absent:
-            _LOG.warning("fundamentals lack names that models take: these are not ready", names=absent)
+        self.fundamentals.add_row(row, instrument.symbol)
 
     def number_of(self, model: LoadedModel) -> int:
         """A model's number in the book."""
@@ -213,8 +193,7 @@ class Engine:
         """End the models' threads, whose unsettled runs are given up, and write the last checkpoint of the book."""
         self.models.close()
         self._threads.close()
-        if self._fundamentals is not None:
-            self._fundamentals.close()
+        self.fundamentals.close()
         if self.journal is not None:
             self._checkpoints.close()
 
@@ -264,7 +243,7 @@ class Engine:
         if 0 < request.budget_ns < budget_ns:
             budget_ns = request.budget_ns
         due_ns = request.arrival_ns + budget_ns
-        self._begin(request, decision, model, budget_ns)
+        decision.begin(request, model, budget_ns, int(self._book.state[TRADING]))
         decision.waiting_ns = start_ns - request.arrival_ns
         if request.request_id and self._answered.again(request, decision):
             return True
@@ -288,7 +267,7 @@ class Engine:
                 spent_ns = features_end_ns - request.arrival_ns
                 refuse_or_try(decision, "inference", spent_ns, remaining.from_inference_ns)
             if thread is not None:
-                self._tell_started(request, decision, vector)
+                self.recorder.tell_started(request, decision, vector)
                 return False
             decision.stage = _INFERENCE
             probability_up = model.scorer.score(vector)
@@ -311,7 +290,7 @@ class Engine:
     def start(self, request: Request, decision: Decision) -> None:
         """Take a request's input in and its features out, as `decide` does where it leaves the model to a thread."""
         model = self.registry.resolve(request.model, request.symbol)
-        self._begin(request, decision, model, _NEVER_NS)
+        decision.begin(request, model, _NEVER_NS, int(self._book.state[TRADING]))
         decision.stage = _FEATURES
         _, vector = self._intake.take(request, decision, model)
         self._pass_time(request, decision)
@@ -397,93 +376,10 @@ class Engine:
         else:
             decision.waiting_ns += perf_counter_ns() - run.submitted_ns
 
-    def _tell_started(self, request: Request, decision: Decision, vector: NDArray[np.float32]) -> None:
-        """Keep the vector, which later ticks change, and tell the journal where in the order the input was applied."""
-        decision.vector = vector.copy()
-        self._ticket = self._ticket % _LAST_TICKET + 1
-        decision.ticket = self._ticket
-        if self.journal is not None:
-            payload = {"ticket": decision.ticket, "request": stated(request, cast("LoadedModel", decision.model))}
-            self.journal.append_control(ControlKind.STARTED, payload, clock_ns=decision.clock_ns)
-
-    def record(self, request: Request, decision: Decision, *, request_id: str, status: int) -> int:
-        """Append what became of a request to the journal, if there is one; once for each, before its answer leaves.
-
-        Args:
-            request: As it was decoded, as far as it could be.
-            decision: As `decide` left it, whether it raised or not.
-            request_id: The caller's.
-            status: google.rpc.Code that it is answered with.
-
-        Returns:
-            The record's sequence; without a journal a number that stands for it.
-
-        Raises:
-            JournalError: It is not in the journal, and no answer may leave.
-        """
-        begun = decision.stage != _NONE  # else it holds what the request before left
-        if self.journal is None:
-            sequence = self.desk.next_order_id()
-            if begun and status == 0:
-                self.conclude(request, decision, sequence)
-            self.desk.expect(sequence + 1)
-            return sequence
-        sequence = self.journal.append_decision(
-            request,
-            decision,
-            request_id=request_id,
-            status=status,
-            stage=decision.stage,
-            applied=begun and decision.applied,
-            clock_ns=decision.clock_ns if begun else 0,
-            vector=decision.vector if begun else None,
-            flags=_flags(decision) if begun else 0,
-        )
-        if begun and status == 0:
-            self.conclude(request, decision, sequence)
-        return sequence
-
-    def unsent(self, sequences: list[int], status: int) -> None:
-        """Answers of decisions that the journal has as OK did not leave: tell it so, and release what they reserved.
-
-        Args:
-            sequences: As `record` gave them.
-            status: google.rpc.Code that they are answered with.
-
-        Raises:
-            JournalError: It is not in the journal.
-        """
-        if self.journal is not None:
-            self.journal.append_control(ControlKind.UNSENT, {"sequences": sequences, "status": status})
-        self.desk.release_unsent(sequences)
-
-    def _begin(self, request: Request, decision: Decision, model: LoadedModel, budget_ns: int) -> None:
-        decision.stage = _WAITING
-        decision.applied = False
-        decision.clock_ns = 0
-        decision.vector = None
-        decision.symbol = request.symbol
-        decision.model = model
-        decision.budget_ns = budget_ns
-        decision.action = _HOLD
-        decision.reason = 0
-        decision.size = decision.limit_price = decision.target = 0.0
-        decision.valid_for_us = 0
-        decision.scored = decision.judged = decision.ready = False
-        decision.value = decision.confidence = _NAN
-        decision.trades_in_window = decision.features_ts_ns = 0
-        decision.features_ns = decision.inference_ns = decision.risk_ns = 0
-        decision.trial = False
-        decision.ticket = 0
-        decision.order_id = decision.payload = decision.sent_ns = decision.regime = 0
-        decision.remaining = 0.0
-        decision.reducing = decision.repeated = decision.held_back = decision.confirmed = False
-        decision.trading_state = int(self._book.state[TRADING])
-
     def _pass_time(self, request: Request, decision: Decision) -> None:
         """What an input does to the book: time passes, and a trade is what its symbol is valued at."""
         if decision.confirmed:
-            self._tell_confirmed(request, decision)
+            self.recorder.tell_confirmed(request, decision, self._market)
         table = self._book.table
         if decision.clock_ns:
             portfolio.advance(table, decision.clock_ns)
@@ -491,18 +387,6 @@ class Engine:
             portfolio.advance(table, request.exchange_ts_ns)
         if decision.applied and request.kind & market.TRADE:
             valuation.mark(table, decision.row, request.price)
-
-    def _tell_confirmed(self, request: Request, decision: Decision) -> None:
-        """Have the journal say of a trade held back that it was applied after all, before the one that confirmed it."""
-        if self.journal is None:
-            return
-        kind, stamp_ns, price, size, bid, ask, bid_size, ask_size = self._market.held(decision.row)
-        payload: dict[str, Any] = {"symbol": request.symbol, "kind": kind, "exchange_ts_ns": stamp_ns}
-        payload |= {"sequence": int(self._market.sequences[decision.row, market.HELD_SEQUENCE])}
-        payload |= {"price": price, "size": size}
-        if kind & market.QUOTE:
-            payload |= {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
-        self.journal.append_control(ControlKind.TICK, payload, clock_ns=decision.clock_ns)
 
     def _judge(self, decision: Decision, model: LoadedModel, probability_up: float, price: float) -> None:
         """Size the order, measure every check, and set action and reason."""
@@ -543,24 +427,3 @@ class Engine:
             decision.reducing = reducing == 1.0
             decision.valid_for_us = desk.limits.valid_for_us
             decision.order_id = desk.next_order_id()
-
-    def conclude(self, request: Request, decision: Decision, sequence: int) -> None:
-        """A decision is final, and its answer may leave: reserve what it approves, remember its request id.
-
-        Args:
-            request: As decided.
-            decision: As decided.
-            sequence: Of its record.
-        """
-        if decision.repeated:
-            return
-        if decision.action != _HOLD:
-            signed = decision.size if decision.action == _BUY else -decision.size
-            self.desk.reserve(decision.row, signed, decision.valid_for_us, decision.order_id)
-        if request.request_id and decision.payload:
-            self._answered.keep(request, decision, sequence)
-
-
-def _flags(decision: Decision) -> int:
-    """What the journal is to know of a decision beside its fields."""
-    return (_REPEATED if decision.repeated else 0) | (_HELD_BACK if decision.held_back else 0)

@@ -28,6 +28,9 @@ class Stage(IntEnum):
     ENCODING = 5
 
 
+_WAITING = int(Stage.WAITING)  # looking a member up costs more than setting it
+
+
 # What a request gives to score.
 TICK, FEATURES, SYMBOL = 1, 2, 3
 
@@ -146,3 +149,27 @@ class Decision:
     row: int = -1
     trial: bool = False
     ticket: int = 0
+
+    def begin(self, request: Request, model: LoadedModel, budget_ns: int, trading_state: int) -> None:
+        """Forget the request before: from here on everything is this one's."""
+        self.stage = _WAITING
+        self.applied = False
+        self.clock_ns = 0
+        self.vector = None
+        self.symbol = request.symbol
+        self.model = model
+        self.budget_ns = budget_ns
+        self.action = _HOLD
+        self.reason = 0
+        self.size = self.limit_price = self.target = 0.0
+        self.valid_for_us = 0
+        self.scored = self.judged = self.ready = False
+        self.value = self.confidence = _NAN
+        self.trades_in_window = self.features_ts_ns = 0
+        self.features_ns = self.inference_ns = self.risk_ns = 0
+        self.trial = False
+        self.ticket = 0
+        self.order_id = self.payload = self.sent_ns = self.regime = 0
+        self.remaining = 0.0
+        self.reducing = self.repeated = self.held_back = self.confirmed = False
+        self.trading_state = trading_state

@@ -245,7 +245,7 @@ class Replayer(ABC):
         what = "fundamentals" if entry.code == ControlKind.FUNDAMENTALS else "risk data"
         try:
             if entry.code == ControlKind.FUNDAMENTALS:
-                engine.adopt_fundamentals(fundamentals_feed.read_kept(self._folder, entry.payload["sha256"]).table)
+                engine.fundamentals.adopt(fundamentals_feed.read_kept(self._folder, entry.payload["sha256"]).table)
             else:
                 engine.desk.apply_risk_data(read_kept(self._folder, entry.payload["risk_data"]))
         except (OSError, FundamentalsInvalid, RiskDataInvalid) as error:
@@ -361,7 +361,7 @@ class _Comparison(Replayer):
 
     def decided(self, entry: DecisionEntry, request: Request, decision: Decision, engine: Engine) -> None:
         self.result.decisions += 1
-        engine.conclude(request, decision, entry.sequence)
+        engine.recorder.conclude(request, decision, entry.sequence)
         for name, recorded, replayed in compared(entry.row, decision):
             if recorded != replayed:
                 self._note(entry, name, recorded, replayed)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -37,14 +37,14 @@ def refuse_every_third(request: signal_pb2.PredictRequest) -> Any:
     return Refusal(grpc.StatusCode.NOT_FOUND, "no such model") if number % 3 == 2 else hold(request)
 
 
-class Client:
+class Client(Protocol):
     """A way to ask: each test runs with all of them."""
 
     def unary(self, target: str, monitor: SlaMonitor, count: int, deadline_s: float = 10.0) -> None:
-        raise NotImplementedError
+        """Ask so many times."""
 
     def stream(self, target: str, monitor: SlaMonitor, count: int, deadline_s: float = 10.0) -> None:
-        raise NotImplementedError
+        """The same on a stream."""
 
 
 class Sync(Client):

@@ -201,7 +201,7 @@ class Driver:
             case "positions":
                 desk.set_positions([PositionSet(*said)], reason="a campaign", who="the driver")
             case "unsent":
-                self.engine.unsent(said, 4)
+                self.engine.recorder.unsent(said, 4)
                 self._last_request = None  # which may be that one, and is not known any more then
             case "state":
                 desk.set_state(TradingState(said[0]), reason="a campaign", who="the driver")

@@ -286,7 +286,7 @@ def test_an_answer_whose_client_had_gone_releases_its_reservation_and_its_id(mak
     request = bench.request(10.0, request_id="one")
     first = bench.send(request)
     assert bench.sizes() == (0.0, 10.0, 0.0)
-    bench.engine.unsent([first.signal.order_id], _CANCELLED)
+    bench.engine.recorder.unsent([first.signal.order_id], _CANCELLED)
     assert bench.sizes() == (0.0, 0.0, 0.0)
     again = bench.send(request)
     assert (again.signal.approved, again.repeated) == (True, False)
@@ -297,7 +297,7 @@ def test_an_answer_whose_client_had_gone_releases_its_reservation_and_its_id(mak
 def test_an_answer_that_did_not_leave_releases_nothing_of_others(make: Make) -> None:
     bench = make()
     first, second = bench.send(bench.request(10.0, request_id="one")), bench.send(bench.request(7.0, "B"))
-    bench.engine.unsent([second.signal.order_id], _CANCELLED)
+    bench.engine.recorder.unsent([second.signal.order_id], _CANCELLED)
     assert bench.sizes("A") == (0.0, 10.0, 0.0)
     assert bench.sizes("B") == (0.0, 0.0, 0.0)
     assert bench.send(bench.request(10.0, request_id="one")).signal.order_id == first.signal.order_id
@@ -307,7 +307,7 @@ def test_an_order_that_was_reported_on_is_not_released_by_a_late_unsent(make: Ma
     bench = make()
     signal = bench.ask(10.0)
     bench.order(signal.order_id, OrderState.ACCEPTED)
-    bench.engine.unsent([signal.order_id], _CANCELLED)
+    bench.engine.recorder.unsent([signal.order_id], _CANCELLED)
     assert bench.sizes() == (0.0, 10.0, 0.0)
 
 
@@ -315,7 +315,7 @@ def test_a_hold_that_did_not_leave_is_decided_anew(make: Make) -> None:
     bench = make(max_position_size=9.0)
     request = bench.request(10.0, request_id="one")
     bench.send(request)
-    bench.engine.unsent([int(bench.desk.ids.facts[0, 0])], _CANCELLED)
+    bench.engine.recorder.unsent([int(bench.desk.ids.facts[0, 0])], _CANCELLED)
     bench.desk.change_limits(limits(version=1), reason="a test", who="tester")
     assert bench.send(request).signal.approved
 

@@ -446,7 +446,7 @@ def test_a_request_id_is_expired_once_its_validity_is_over(past: Past, asked: As
 def test_a_request_whose_answer_was_lost_is_known_by_its_second_answer(past: Past, asked: Asked) -> None:
     with past.engine() as engine:
         answers = Answers(engine)
-        engine.unsent([asked.answer.signal.order_id], 4)
+        engine.recorder.unsent([asked.answer.signal.order_id], 4)
         second = ask(answers, asked.request)
         assert not second.repeated
     for forget_checkpoint in (False, True):

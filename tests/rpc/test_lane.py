@@ -287,7 +287,7 @@ events = st.one_of(
             lambda one: one.desk.judge_age(vouched=False),
             lambda one: one.desk.judge_age(vouched=True),
             lambda one: one.desk.poll(),
-            lambda one: one.engine.unsent([one.order_id], 1),
+            lambda one: one.engine.recorder.unsent([one.order_id], 1),
         ]
     ),
 )

@@ -97,9 +97,9 @@ def decided(repository: Path, messages: list[pb.PredictRequest]) -> list[Any]:
             engine.decide(request, decision)
         except FieldInvalid:
             wanted.append(grpc.StatusCode.INVALID_ARGUMENT.value[0])
-            engine.record(request, decision, request_id="", status=grpc.StatusCode.INVALID_ARGUMENT.value[0])
+            engine.recorder.record(request, decision, request_id="", status=grpc.StatusCode.INVALID_ARGUMENT.value[0])
             continue
-        engine.record(request, decision, request_id="", status=0)
+        engine.recorder.record(request, decision, request_id="", status=0)
         assert decision.model is not None
         checks = [
             (int(check.reason), value, limit)

@@ -89,7 +89,7 @@ def test_a_replay_knows_of_a_trade_held_back_whose_request_ran_out_of_time(repos
     decision = Decision()
     assert server.engine.decide(spike, decision)
     assert decision.reason == JUMP
-    server.engine.record(spike, decision, request_id="", status=DEADLINE_EXCEEDED)
+    server.engine.recorder.record(spike, decision, request_id="", status=DEADLINE_EXCEEDED)
     server.asked += 1
     assert server.reason(102.01) != JUMP
     server.close()

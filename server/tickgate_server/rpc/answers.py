@@ -193,7 +193,7 @@ class Answers:
         if not order_ids:
             return
         try:
-            self._engine.unsent(list(order_ids), CANCELLED.number)
+            self._engine.recorder.unsent(list(order_ids), CANCELLED.number)
         except JournalError as error:
             status_of(error)  # says so in the log; the reservations end in time
 
@@ -299,7 +299,7 @@ class Answers:
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(status_of(error), request, decision, request_id)
         try:
-            self._sequence = self._engine.record(request, decision, request_id=request_id, status=0)
+            self._sequence = self._engine.recorder.record(request, decision, request_id=request_id, status=0)
         except JournalError as error:  # what cannot be journaled is not answered
             self._sequence = 0
             return status_of(error)
@@ -326,7 +326,7 @@ class Answers:
         self.reserved = ()
         status = status_of(BudgetSpent("sending", budget_ns, spent_ns))
         try:
-            self._engine.unsent(sequences, status.number)
+            self._engine.recorder.unsent(sequences, status.number)
         except JournalError as error:
             return status_of(error)
         return status
@@ -344,7 +344,7 @@ class Answers:
         """A status as it leaves: journaled."""
         self._sequence = 0
         try:
-            self._engine.record(request, decision, request_id=request_id, status=status.number)
+            self._engine.recorder.record(request, decision, request_id=request_id, status=status.number)
         except JournalError as unwritten:
             return status_of(unwritten)
         return status

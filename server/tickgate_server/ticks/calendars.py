@@ -146,6 +146,7 @@ def _of_the_library(name: str) -> SessionCalendar:
             return _of_the_library(canonical)
         try:
             begins_ns = _begins_ns(name)
+        # What pandas raises where a calendar's rules and this version of it do not fit: never passed on bare.
         except (ValueError, TypeError, NotImplementedError, exchange_calendars.errors.CalendarError) as error:
             version = exchange_calendars.__version__
             why = f"exchange_calendars {version} cannot make it here ({type(error).__name__}: {str(error)[:200]})"

@@ -253,7 +253,7 @@ class FastLane:
             self.reserved = (sequence,)
         answer_bytes = self._out[begin:].tobytes()
         if perf_counter_ns() - arrival_ns >= self._facts[BUDGET_NS]:  # the thread was held up since
-            self._engine.unsent([sequence], _LATE.number)
+            self._engine.recorder.unsent([sequence], _LATE.number)
             self.reserved = ()
             return _LATE
         return answer_bytes
