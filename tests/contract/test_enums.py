@@ -6,12 +6,13 @@ import pytest
 from google.protobuf.descriptor import EnumDescriptor, FileDescriptor
 
 import tickgate.v1
-from tickgate.v1 import admin_pb2, market_pb2, model_pb2, portfolio_pb2, signal_pb2, topology_pb2
+from tickgate.v1 import admin_pb2, market_data_pb2, market_pb2, model_pb2, portfolio_pb2, signal_pb2, topology_pb2
 from tickgate_server.journal.entries import STATUSES
 from tickgate_server.risk import reasons, regimes, reports
 
 FILES: list[FileDescriptor] = [
-    module.DESCRIPTOR for module in (admin_pb2, market_pb2, model_pb2, portfolio_pb2, signal_pb2, topology_pb2)
+    module.DESCRIPTOR
+    for module in (admin_pb2, market_data_pb2, market_pb2, model_pb2, portfolio_pb2, signal_pb2, topology_pb2)
 ]
 ENUMS: list[EnumDescriptor] = [enum for file in FILES for enum in file.enum_types_by_name.values()]
 

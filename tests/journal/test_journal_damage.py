@@ -92,7 +92,7 @@ def test_a_missing_segment_is_a_fault(tmp_path: Path) -> None:
     ("field", "value", "said"),
     [
         ("magic", b"TICKGATF", "found b'TICKGATF', expected b'TICKGATE'"),
-        ("format_version", (99).to_bytes(4, "little"), "found 99, expected 2"),
+        ("format_version", (99).to_bytes(4, "little"), "found 99, expected 3"),
         ("record_size", (640).to_bytes(4, "little"), "found 640, expected 768"),
         ("capacity", (65).to_bytes(8, "little"), "found checksum"),
         ("environment", b"[", "found checksum"),

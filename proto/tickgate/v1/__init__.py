@@ -14,6 +14,16 @@ from tickgate.v1.admin_pb2 import (
     SetTradingStateResponse,
 )
 from tickgate.v1.admin_pb2_grpc import AdminServiceServicer, AdminServiceStub
+from tickgate.v1.market_data_pb2 import (
+    PublishBatchRequest,
+    PublishBatchResponse,
+    PublishTicksRequest,
+    PublishTicksResponse,
+    RejectedTicks,
+    TickColumns,
+    TickCounts,
+)
+from tickgate.v1.market_data_pb2_grpc import MarketDataServiceServicer, MarketDataServiceStub
 from tickgate.v1.market_pb2 import AggressorSide, Quote, Tick, Trade
 from tickgate.v1.model_pb2 import (
     AliasChange,
@@ -107,6 +117,8 @@ __all__ = [
     "ListModelsResponse",
     "LoadModelRequest",
     "LoadModelResponse",
+    "MarketDataServiceServicer",
+    "MarketDataServiceStub",
     "ModelAlias",
     "ModelAliases",
     "ModelChange",
@@ -131,9 +143,14 @@ __all__ = [
     "Prediction",
     "PromotionRule",
     "PromotionVerdict",
+    "PublishBatchRequest",
+    "PublishBatchResponse",
+    "PublishTicksRequest",
+    "PublishTicksResponse",
     "Quote",
     "Reason",
     "Regime",
+    "RejectedTicks",
     "ReloadLimitsRequest",
     "ReloadLimitsResponse",
     "ReopenModelRequest",
@@ -163,6 +180,8 @@ __all__ = [
     "SignalServiceStub",
     "SymbolHash",
     "Tick",
+    "TickColumns",
+    "TickCounts",
     "Timing",
     "TopologyServiceServicer",
     "TopologyServiceStub",

@@ -1,4 +1,4 @@
-"""Every layout of the journal: the segment's header, the two kinds of record, their flags and codes. Little-endian.
+"""Every layout of the journal: the segment's header, the three kinds of record, their flags and codes. Little-endian.
 
 A segment is a file of one header page and `capacity` slots of `RECORD_BYTES`. Slots are filled in order; sequence
 numbers start at 1 and go on from segment to segment. A slot whose sequence is 0 holds no record.
@@ -17,7 +17,7 @@ if sys.byteorder != "little":
     raise ImportError("the journal's files are little-endian, and written without conversion")
 
 MAGIC = b"TICKGATE"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER_BYTES = 4096
 RECORD_BYTES = 768  # twelve cache lines
 
@@ -34,6 +34,7 @@ class RecordKind(IntEnum):
 
     DECISION = 1  # one for each request that reached the handler, whatever became of it
     CONTROL = 2  # any other input that changes state
+    TICKS = 3  # ticks that were published, with what became of each
 
 
 class ControlKind(IntEnum):
@@ -62,6 +63,22 @@ class ControlKind(IntEnum):
     MODEL_UNLOADED = 18  # a version was let go of, nothing answers with it any more: index, name, version
     ALIAS_CHANGED = 19  # who changed an alias and why: name, then a change of `models.aliases`; decides nothing
     FUNDAMENTALS = 20  # another table of fundamentals came into force: sha256 of its file, kept beside the segments
+    # Symbols of rows, before the first TICKS record of a segment that has them: rows, symbols.
+    SYMBOLS = 21
+    # Market state and features that were taken from a store, not computed from this journal's ticks: sha256 of their
+    # file, kept beside the segments.
+    STATES = 22
+
+
+class TickOutcome(IntEnum):
+    """What became of a published tick."""
+
+    ACCEPTED = 0
+    CONFIRMED = 1  # accepted, and right before it the one that was held back as a price jump
+    AGAIN = 2  # the symbol's latest once more; changed nothing
+    HELD_BACK = 3  # rejected as a price jump; the next one may confirm it: that is state too
+    REJECTED = 4  # changed nothing
+    CONFLATED = 5  # superseded by a later one of its symbol while it waited; changed nothing
 
 
 class Flags(IntFlag):
@@ -166,6 +183,39 @@ CONTROL = np.dtype(
         ("reserved", "V4"),
         ("clock_ns", "<i8"),  # wall clock that was read for it; 0 in replay mode
         ("payload", f"V{PAYLOAD_BYTES}"),  # UTF-8 JSON as Python writes it: NaN and Infinity are literals
+    ]
+)
+
+PUBLISHED = np.dtype(
+    [
+        ("row", "<u4"),  # of the symbol, see ControlKind.SYMBOLS; NO_ROW: it has none
+        ("kind", "u1"),  # bits ticks.market.TRADE, QUOTE
+        ("outcome", "u1"),  # TickOutcome
+        ("reason", "<u2"),  # risk.reasons.Reason of one that was rejected or held back; 0: none
+        ("exchange_ts_ns", "<i8"),
+        ("tick_sequence", "<u8"),  # the feed's number; 0: none
+        ("price", "<f8"),  # of the trade; 0 without one
+        ("size", "<f8"),
+        ("bid", "<f8"),  # of the quote; 0 without one
+        ("ask", "<f8"),
+        ("bid_size", "<f8"),
+        ("ask_size", "<f8"),
+    ]
+)
+NO_ROW = 0xFFFFFFFF
+TICKS_WIDTH = 10
+
+TICKS = np.dtype(
+    [
+        ("sequence", "<u8"),  # as above
+        ("checksum", "<u8"),  # as above
+        ("kind", "u1"),  # RecordKind.TICKS
+        ("tick_count", "u1"),  # entries of `ticks` in use
+        ("flags", "<u2"),  # Flags
+        ("reserved", "V4"),
+        ("clock_ns", "<i8"),  # wall clock that was read for all of them; 0 in replay mode
+        ("ticks", PUBLISHED, (TICKS_WIDTH,)),  # in the order applied
+        ("reserved_end", "V16"),
     ]
 )
 
