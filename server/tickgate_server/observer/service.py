@@ -6,15 +6,18 @@ thread (`ObserverThread`).
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
+
+from prometheus_client.metrics_core import Metric
 
 from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter, Slot
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.models.shadow_record import shadow_folder
 from tickgate_server.observer.counters import Counters
+from tickgate_server.observer.desk_metrics import Workers
 from tickgate_server.observer.health import ModelHealth, manifests_in
 from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
@@ -91,7 +94,9 @@ class Observer:
                 self._tails.append(tail)
             if metrics_listen:
                 shadows = ShadowMetrics(shadow_folder(journals[0], len(journals)))
-                collector = JournalCollector(self._tails, counters, self._lock, self._catch_up_for_scrape, shadows)
+                collector = JournalCollector(
+                    self._tails, counters, self._lock, self._catch_up_for_scrape, [partial(_shadow_metrics, shadows)]
+                )
                 self._endpoint = MetricsEndpoint(metrics_listen, collector, patience_s)
             self._stack = stack.pop_all()
 
@@ -199,6 +204,10 @@ def _health_of(journal: Path, models: Path, journals: int, latency: RecentLatenc
         slot=int(Slot.MODEL_DEGRADED),
         false_alarms_a_day=FALSE_ALARMS_A_DAY / journals,
     )
+
+
+def _shadow_metrics(shadows: ShadowMetrics, workers: Workers) -> Iterable[Metric]:
+    return shadows.collect({worker: tail.next_sequence for worker, tail in workers.items()})
 
 
 def _control_writer(path: Path, patience_s: float) -> ControlBlockWriter:
