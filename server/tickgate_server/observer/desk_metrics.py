@@ -89,7 +89,7 @@ def health_metrics(workers: Workers) -> Iterator[Metric]:
     bar = gauge("tickgate_model_health_bar")
     outcomes = gauge("tickgate_model_health_outcomes")
     budget = gauge("tickgate_model_latency_budget_seconds")
-    for name, number in sorted({version for watch in watches for version in watch.monitored}):
+    for name, number in sorted({found for watch in watches for found in watch.monitored}):
         degraded.add_metric([name, str(number)], any((name, number) in watch.degraded for watch in watches))
     for (name, number), standing in sorted(_most(watches).items()):
         labels = [name, str(number)]
@@ -133,9 +133,8 @@ def journal_metrics(workers: Workers, freshness_s: float) -> Iterator[Metric]:
             segments.add_metric([worker], len(segment_numbers(tail.folder)))
             status = os.statvfs(tail.folder)
         except (JournalError, OSError) as error:
-            _LOG.debug(
-                "journal's folder unreadable", folder=str(tail.folder), why=str(error)
-            )  # the tail says it louder
+            # The tail says it louder.
+            _LOG.debug("journal's folder unreadable", folder=str(tail.folder), why=str(error))
             continue
         free.add_metric([worker], status.f_bavail * status.f_frsize)
     yield from (records, segments, free, queued)

@@ -23,10 +23,8 @@ from tickgate_server.observer.desk_metrics import (
     desk_metrics,
     health_metrics,
     journal_metrics,
-    workers_of,
 )
 from tickgate_server.observer.request_metrics import RequestMetrics, model_metrics
-from tickgate_server.observer.tail import Tail
 
 _RETRY_S = 0.05
 
@@ -35,7 +33,7 @@ class JournalCollector(Collector):
     """Metrics of what tails have counted.
 
     Args:
-        tails: That add to the counters.
+        workers: Tails that add to the counters.
         counters: Of all of them.
         lock: That the tails hold while they add.
         catch_up: Called first in each scrape: what was journaled before it is in its answer.
@@ -44,13 +42,13 @@ class JournalCollector(Collector):
 
     def __init__(
         self,
-        tails: Sequence[Tail],
+        workers: Workers,
         counters: Counters,
         lock: Lock,
         catch_up: Callable[[], None],
         others: Sequence[Callable[[Workers], Iterable[Metric]]] = (),
     ) -> None:
-        self._workers = workers_of(tails)
+        self._workers = workers
         self._requests = RequestMetrics(counters)
         self._counters = counters
         self._lock = lock

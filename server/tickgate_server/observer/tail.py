@@ -152,10 +152,11 @@ class Tail(Following):
         begins = np.flatnonzero(first & (controls["code"] == ControlKind.SETTINGS))
         if begins.size:
             self.queued = 0
-            rows, kinds, controls, first = (array[begins[-1] :] for array in (rows, kinds, controls, first))
+            last = int(begins[-1])
+            rows, kinds, controls, first = rows[last:], kinds[last:], controls[last:], first[last:]
         started = np.count_nonzero(first & (controls["code"] == ControlKind.STARTED))
         ended = np.count_nonzero((kinds == RecordKind.DECISION) & (rows["ticket"] != 0))
-        self.queued = max(self.queued + started - ended, 0)  # what began before the oldest record ends as well
+        self.queued = max(self.queued + int(started - ended), 0)  # what began before the oldest record ends as well
 
     def _controls(self, rows: Rows) -> list[ControlEntry]:
         """Those controls among polled rows that something here depends on."""
