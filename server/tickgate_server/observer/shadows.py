@@ -35,7 +35,7 @@ class ShadowMetrics:
     """Reads the records of a server's shadows.
 
     Args:
-        folder: `models.shadow_record.shadow_folder`; where it is not there, there are no metrics.
+        folder: `models.shadow_record.shadow_folder`; where it is not there, metrics have no samples.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,11 +49,10 @@ class ShadowMetrics:
             journaled: Sequence that comes next in each journal, by worker, as `ShadowRecord.positions` has them.
         """
         records = self._read()
-        if records:
-            yield from _compared(records)
-            yield _signals(records)
-            yield from _troubles(records)
-            yield from _now(records, journaled)
+        yield from _compared(records)
+        yield _signals(records)
+        yield from _troubles(records)
+        yield from _now(records, journaled)
 
     def _read(self) -> Sequence[ShadowRecord]:
         """The records there are; of one that cannot be used the log tells once."""
