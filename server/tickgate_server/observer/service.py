@@ -26,6 +26,7 @@ from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
 from tickgate_server.observer.recent import RecentLatency
 from tickgate_server.observer.risk_values import RiskValues
 from tickgate_server.observer.shadows import ShadowMetrics
+from tickgate_server.observer.starved import LATE_S, Starved
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.scheduling import be_nicer, give_way
@@ -38,12 +39,11 @@ if TYPE_CHECKING:
 PAUSE_S = 0.1
 # How long one journal may keep the others of a server waiting.
 _TURN_S = 0.02
+# Between turns that are taken though answers leave no core, where there is more to read.
+_BETWEEN_TURNS_S = 0.05
 # A scrape waits so long for what was journaled before it; what is missing then is in the lag.
 SCRAPE_S = 0.05
 _RETRY_S = 0.05
-# Behind answers, the observer runs only where they leave a core idle. Where they leave none for so long, it takes its
-# turn all the same, if a small one: the values it hands back must not grow old.
-LATE_S = 0.5
 _NICEST = 19
 
 
@@ -87,6 +87,7 @@ class Observer:
         self._endpoint: MetricsEndpoint | None = None
         self._tails: list[Tail] = []
         self._stepped = time.monotonic()
+        self._starved = Starved()
         counters = Counters()
         self._alerts = _alerts_of(alerts) if alerts is not None and alerts.wanted else None
         with contextlib.ExitStack() as stack:
@@ -145,17 +146,23 @@ class Observer:
         follower.start()
         give_way(follower)
         if self._endpoint is not None:
-            give_way(self._endpoint.thread)
+            self._endpoint.give_way(self._starved)
         be_nicer(_NICEST)
-        while not end.wait(LATE_S):
-            if time.monotonic() - self._stepped > LATE_S:
-                self._step(end)
+        # Behind answers, the observer runs only where they leave a core idle. Where they leave none for so long, it
+        # takes its turn all the same, if a small one: the values it hands back must not grow old.
+        took_turn, pause_s = False, LATE_S
+        while not end.wait(pause_s):
+            if not took_turn:  # the follower had all of the pause for a step
+                self._starved.took(time.monotonic() - self._stepped)
+            took_turn, pause_s = self._starved.now, LATE_S
+            if took_turn and self._step(end):
+                pause_s = _BETWEEN_TURNS_S
         follower.join()
 
     def _follow(self, end: Event) -> None:
         pause_s = PAUSE_S
         while not end.wait(pause_s):
-            pause_s = 0.0 if self._step(end) else PAUSE_S
+            pause_s = PAUSE_S if self._starved.now or not self._step(end) else 0.0
 
     def _step(self, end: Event) -> bool:
         """Take in what is new, and hand back; whether there is more already."""
