@@ -39,6 +39,8 @@ EMPTY = {
     "Alerts",
     "Notifications",
     "Regimes",
+    "Redis",
+    "Store: what waits, and what was lost",
     "Age of risk data and of the portfolio's figures",
 }
 

@@ -27,6 +27,7 @@ from tickgate_server.observer.recent import RecentLatency
 from tickgate_server.observer.risk_values import RiskValues
 from tickgate_server.observer.shadows import ShadowMetrics
 from tickgate_server.observer.starved import LATE_S, Starved
+from tickgate_server.observer.store_view import StoreView
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.scheduling import be_nicer, give_way
@@ -89,7 +90,8 @@ class Observer:
         self._stepped = time.monotonic()
         self._starved = Starved()
         counters = Counters()
-        self._alerts = _alerts_of(alerts) if alerts is not None and alerts.wanted else None
+        self._store = StoreView(journals[0] if len(journals) == 1 else journals[0].parent)
+        self._alerts = _alerts_of(alerts, self._store) if alerts is not None and alerts.wanted else None
         with contextlib.ExitStack() as stack:
             for journal, control in zip(journals, controls, strict=True):
                 segment_numbers(journal)  # a folder that is not there is said before anything is made in it
@@ -104,7 +106,10 @@ class Observer:
             self._workers = workers_of(self._tails)
             if metrics_listen:
                 shadows = ShadowMetrics(shadow_folder(journals[0], len(journals)))
-                others: list[Callable[[Workers], Iterable[Metric]]] = [partial(_shadow_metrics, shadows)]
+                others: list[Callable[[Workers], Iterable[Metric]]] = [
+                    partial(_shadow_metrics, shadows),
+                    self._store.collect,
+                ]
                 if self._alerts is not None:
                     others.append(self._alerts.collect)
                 collector = JournalCollector(self._workers, counters, self._lock, self._catch_up_for_scrape, others)
@@ -230,11 +235,11 @@ def _health_of(journal: Path, models: Path, journals: int, latency: RecentLatenc
     )
 
 
-def _alerts_of(settings: AlertSettings) -> "Alerts":
+def _alerts_of(settings: AlertSettings, store: StoreView) -> "Alerts":
     # Imported here: an observer that tells nobody needs no HTTP client.
     from tickgate_server.observer.alerting.alerts import Alerts  # noqa: PLC0415
 
-    return Alerts(settings)
+    return Alerts(settings, store)
 
 
 def _shadow_metrics(shadows: ShadowMetrics, workers: Workers) -> Iterable[Metric]:
