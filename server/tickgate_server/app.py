@@ -292,8 +292,10 @@ def start_observer(settings: Settings) -> _Observer | None:
         from tickgate_server.observer.service import Observer, ObserverThread  # noqa: PLC0415
 
         controls = [folder / control_block.FILE_NAME]
-        models = settings.models.repository
-        return ObserverThread(Observer([folder], controls, listen, risk=settings.risk_values, models=models))
+        models, alerts = settings.models.repository, settings.alerts
+        return ObserverThread(
+            Observer([folder], controls, listen, risk=settings.risk_values, models=models, alerts=alerts)
+        )
     return ObserverProcess(
         [folder],
         listen,
@@ -301,6 +303,7 @@ def start_observer(settings: Settings) -> _Observer | None:
         log_level=settings.log.level,
         risk=settings.risk_values,
         models=settings.models.repository,
+        alerts=settings.alerts,
     )
 
 

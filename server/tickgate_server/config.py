@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tickgate_server.alert_settings import AlertSettings
 from tickgate_server.models.promotion import PromotionLimits
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.risk.limits import Limits
@@ -310,6 +311,7 @@ class Settings(BaseSettings):
     ticks: TicksSection = TicksSection()
     journal: JournalSection = JournalSection()
     observer: ObserverSection = ObserverSection()
+    alerts: AlertSettings = AlertSettings()
     shadow: ShadowSection = ShadowSection()
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()

@@ -157,6 +157,7 @@ class _Supervisor:
             log_level=settings.log.level,
             risk=settings.risk_values,
             models=settings.models.repository,
+            alerts=settings.alerts,
         )
         try:
             self.metrics = await asyncio.to_thread(observer.ready)

@@ -12,11 +12,11 @@ have.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import structlog
@@ -29,7 +29,7 @@ from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.models.errors import ModelError
 from tickgate_server.models.package import Manifest, read_manifest
 from tickgate_server.observer.counters import decisions_of
-from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY, Finding, HealthChecks, expected_of
+from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY, Finding, HealthChecks, Measure, expected_of
 from tickgate_server.observer.outcomes import VERSIONS, OutcomeJoin, Outcomes
 from tickgate_server.observer.recent import RecentLatency
 from tickgate_server.records import TICK
@@ -69,6 +69,24 @@ class HealthStateInvalid(Exception):
         self.path = path
 
 
+class VersionHealth(NamedTuple):
+    """Where a version under watch stands.
+
+    Attributes:
+        version: Name and number.
+        latency_budget_us: Its manifest's.
+        trades: Outcomes since its statistics began.
+        predictions: The same, of those whose price moved.
+        measures: What its checks measured.
+    """
+
+    version: Version
+    latency_budget_us: float
+    trades: int
+    predictions: int
+    measures: Sequence[Measure]
+
+
 @dataclass(slots=True)
 class _Watched:
     """A version under watch; `row` is its number in the join, `latency_budget_us` its model's."""
@@ -103,6 +121,8 @@ class ModelHealth:
     Attributes:
         degraded: The event of each version that is degraded, by name and number.
         unmonitored: Why a loaded version is not monitored, by name and number.
+        slow: Of each version whose p99 of total latency over five minutes is over its budget: that p99, in us.
+        standing: Of each loaded version under watch, as of the last ten seconds.
 
     Args:
         manifest_of: A version's manifest; None: it is not monitored, which is logged once.
@@ -127,6 +147,8 @@ class ModelHealth:
     ) -> None:
         self.degraded: dict[Version, dict[str, Any]] = {}
         self.unmonitored: dict[Version, str] = {}
+        self.slow: dict[Version, float] = {}
+        self.standing: list[VersionHealth] = []
         self._manifest_of = manifest_of
         self._latency = latency
         self._slot = slot
@@ -144,6 +166,11 @@ class ModelHealth:
         self._state = None if folder is None else folder / STATE_FILE
         if folder is not None:
             self._load(folder)
+
+    @property
+    def monitored(self) -> set[Version]:
+        """Those loaded that are under watch, or degraded."""
+        return {version for version in self._loaded.values() if version in self._watched or version in self.degraded}
 
     def feed(self, rows: Rows) -> Events:
         """Take in records as they were polled.
@@ -193,6 +220,7 @@ class ModelHealth:
         if now_ns - self._latency_ns >= _LATENCY_EVERY_NS:
             self._latency_ns = now_ns
             self._look_at_latency(now_ns)
+            self.standing = self._stand()
         if now_ns - self._saved_ns >= _SAVE_EVERY_NS and self._last > self._told:
             self._saved_ns = now_ns
             self._save()
@@ -379,16 +407,33 @@ class ModelHealth:
             return self._watched.pop(gone).row
         return min(set(range(VERSIONS)) - {watched.row for watched in self._watched.values()})
 
+    def _stand(self) -> list[VersionHealth]:
+        loaded = set(self._loaded.values())
+        return [
+            VersionHealth(
+                watched.version,
+                watched.latency_budget_us,
+                watched.checks.trades,
+                watched.checks.predictions,
+                watched.checks.measure(),
+            )
+            for watched in self._watched.values()
+            if watched.version in loaded
+        ]
+
     def _look_at_latency(self, now_ns: int) -> None:
         """Alert once while a version's p99 over five minutes is over its budget."""
         if self._latency is None:
             return
+        self.slow.clear()
         p99s = self._latency.us_p99(now_ns).tolist()
         for index, version in self._loaded.items():
             watched = self._watched.get(version)
             if watched is None or index >= MODEL_SLOTS or math.isnan(p99s[index]):
                 continue
             slow = p99s[index] > watched.latency_budget_us
+            if slow:
+                self.slow[version] = p99s[index]
             if slow and not watched.slow:
                 _LOG.error(
                     "model latency over budget",

@@ -4,6 +4,7 @@ With several workers each journal has a file of its own, with its own symbols: a
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tickgate_server.risk import data as risk_data
 from tickgate_server.risk.bars import Bars
 from tickgate_server.risk.data import FILE_NAME, RiskData, RiskDataInvalid
 from tickgate_server.risk.estimates import RiskEstimates, RiskValueSettings
+from tickgate_server.risk.regimes import Regime
 
 WANTED = (ControlKind.SETTINGS, ControlKind.TICK)
 """Controls that it depends on."""
@@ -34,6 +36,8 @@ class RiskValues:
 
     Attributes:
         path: The file.
+        as_of_s: Time of the newest observation in the file that is good, seconds since the epoch; 0: none is good.
+        regimes: Symbols in it by regime.
 
     Args:
         folder: Of the journal.
@@ -45,7 +49,8 @@ class RiskValues:
 
     def __init__(self, folder: Path, settings: RiskValueSettings) -> None:
         self.path = folder / FILE_NAME
-        self._as_of_s = self._generation = 0.0  # of the file that is good; 0: none is
+        self.as_of_s = self._generation = 0.0  # of the file that is good; 0: none is
+        self.regimes: Counter[Regime] = Counter()
         first = self._read()
         self._bars = Bars(settings.bar_s, settings.carry_age_s)
         self._estimates = RiskEstimates(settings, first)
@@ -85,7 +90,7 @@ class RiskValues:
             found = self._estimates.data()
             self._changed = found is not None and not self._write(found)
         if self._generation:
-            control.write(Slot.RISK_DATA, self._as_of_s)
+            control.write(Slot.RISK_DATA, self.as_of_s)
             control.write(Slot.RISK_DATA_GENERATION, self._generation)
 
     def _read(self) -> RiskData | None:
@@ -117,4 +122,5 @@ class RiskValues:
     def _good(self, found: RiskData) -> None:
         """The file is good: what the control block is to say of it. Microseconds are exact in a float until 2255."""
         self._generation = float(self.path.stat().st_mtime_ns // 1000)
-        self._as_of_s = found.as_of_ns / 1e9
+        self.as_of_s = found.as_of_ns / 1e9
+        self.regimes = Counter(map(Regime, found.regimes.tolist()))

@@ -6,15 +6,20 @@ thread (`ObserverThread`).
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
+from prometheus_client.metrics_core import Metric
+
+from tickgate_server.alert_settings import AlertSettings
 from tickgate_server.control_block import ControlBlockLocked, ControlBlockWriter, Slot
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.models.shadow_record import shadow_folder
 from tickgate_server.observer.counters import Counters
+from tickgate_server.observer.desk_metrics import Workers, workers_of
 from tickgate_server.observer.health import ModelHealth, manifests_in
 from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
@@ -24,6 +29,9 @@ from tickgate_server.observer.shadows import ShadowMetrics
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.scheduling import be_nicer, give_way
+
+if TYPE_CHECKING:
+    from tickgate_server.observer.alerting.alerts import Alerts
 
 # A wake-up costs half a millisecond of a core that answers may want, and a batch hardly more than one record. Nothing
 # needs a record sooner: a scrape reads what is new by itself, and the control block's values age in seconds.
@@ -52,6 +60,7 @@ class Observer:
         patience_s: How long an observer before this one may take to let go of port and control block.
         risk: How risk data are made, a file for each journal that has a control block; None: they are not.
         models: The repository, whose manifests say what is expected of a version; None: health is not watched.
+        alerts: Who is told of what is wrong; None: nobody.
 
     Raises:
         JournalMissing: A folder is not there.
@@ -71,6 +80,7 @@ class Observer:
         patience_s: float = 0.0,
         risk: RiskValueSettings | None = None,
         models: Path | None = None,
+        alerts: AlertSettings | None = None,
     ) -> None:
         self._lock = Lock()
         self._stack = contextlib.ExitStack()
@@ -78,6 +88,7 @@ class Observer:
         self._tails: list[Tail] = []
         self._stepped = time.monotonic()
         counters = Counters()
+        self._alerts = _alerts_of(alerts) if alerts is not None and alerts.wanted else None
         with contextlib.ExitStack() as stack:
             for journal, control in zip(journals, controls, strict=True):
                 segment_numbers(journal)  # a folder that is not there is said before anything is made in it
@@ -89,9 +100,13 @@ class Observer:
                 tail = Tail(journal, counters, self._lock, writer, values, health)
                 stack.callback(tail.close)
                 self._tails.append(tail)
+            self._workers = workers_of(self._tails)
             if metrics_listen:
                 shadows = ShadowMetrics(shadow_folder(journals[0], len(journals)))
-                collector = JournalCollector(self._tails, counters, self._lock, self._catch_up_for_scrape, shadows)
+                others: list[Callable[[Workers], Iterable[Metric]]] = [partial(_shadow_metrics, shadows)]
+                if self._alerts is not None:
+                    others.append(self._alerts.collect)
+                collector = JournalCollector(self._workers, counters, self._lock, self._catch_up_for_scrape, others)
                 self._endpoint = MetricsEndpoint(metrics_listen, collector, patience_s)
             self._stack = stack.pop_all()
 
@@ -110,6 +125,8 @@ class Observer:
                 interpreter's lock in its hands.
         """
         try:
+            if self._alerts is not None:
+                self._alerts.start()
             if behind:
                 self._run_behind(end)
             else:
@@ -148,12 +165,17 @@ class Observer:
                 tail.hand_back()
             if end.is_set():
                 break
+        if self._alerts is not None:
+            with self._lock:
+                self._alerts.look(self._workers)
         self._stepped = time.monotonic()
         return any(tail.lag_records for tail in self._tails)
 
     def close(self) -> None:
         """Let go of journals, control blocks and the endpoint."""
         self._close_endpoint()
+        if self._alerts is not None:
+            self._alerts.close()
         self._stack.close()
 
     def _close_endpoint(self) -> None:
@@ -199,6 +221,17 @@ def _health_of(journal: Path, models: Path, journals: int, latency: RecentLatenc
         slot=int(Slot.MODEL_DEGRADED),
         false_alarms_a_day=FALSE_ALARMS_A_DAY / journals,
     )
+
+
+def _alerts_of(settings: AlertSettings) -> "Alerts":
+    # Imported here: an observer that tells nobody needs no HTTP client.
+    from tickgate_server.observer.alerting.alerts import Alerts  # noqa: PLC0415
+
+    return Alerts(settings)
+
+
+def _shadow_metrics(shadows: ShadowMetrics, workers: Workers) -> Iterable[Metric]:
+    return shadows.collect({worker: tail.next_sequence for worker, tail in workers.items()})
 
 
 def _control_writer(path: Path, patience_s: float) -> ControlBlockWriter:
