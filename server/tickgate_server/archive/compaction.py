@@ -28,21 +28,24 @@ _EVENT_ROWS = 4096  # a chunk of events: one may have megabytes
 _LOG = structlog.get_logger()
 
 
-def choose(manifest: Manifest, rows_a_file: int, through: str) -> list[ArchivedFile]:
+def choose(manifest: Manifest, rows_a_file: int, *, newest_too: bool = False) -> list[ArchivedFile]:
     """Files of one partition that are to be merged; empty: none are.
+
+    All small files of a day that is over are; of a table's newest day so many as `FAN_IN` of one level.
 
     Args:
         manifest: Of the archive.
         rows_a_file: A merged file has about so many at most; larger ones are left as they are.
-        through: Days up to this one are over: all their small files are merged.
+        newest_too: The newest day is over as well.
     """
     partitions: dict[tuple[TableName, str, str | None], list[ArchivedFile]] = defaultdict(list)
     for file in manifest.files:
         if file.rows < rows_a_file:
             partitions[file.partition].append(file)
-    for (_, date, _), files in partitions.items():
+    newest = manifest.newest
+    for (table, date, _), files in partitions.items():
         small = sorted(files, key=lambda file: (file.level, file.path))
-        if date > through:
+        if date == newest[table] and not newest_too:
             level = next((k for k in {file.level for file in small} if _count(small, k) >= FAN_IN), None)
             small = [file for file in small if file.level == level]
         chosen = _within(small, rows_a_file)

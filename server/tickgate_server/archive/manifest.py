@@ -72,6 +72,14 @@ class Manifest(_Strict):
     dropped: tuple[str, ...] = ()
     committed_ns: int = 0
 
+    @property
+    def newest(self) -> dict[TableName, str]:
+        """The newest day of each table that has one."""
+        found: dict[TableName, str] = {}
+        for file in self.files:
+            found[file.table] = max(found.get(file.table, ""), file.date)
+        return found
+
     def rows_of(self, table: str) -> int:
         """Rows of a table."""
         return sum(file.rows for file in self.files if file.table == table)

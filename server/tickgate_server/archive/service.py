@@ -1,6 +1,5 @@
 """The archiver: follows a server's journals into an archive, merges its files, lets old days go."""
 
-import datetime as dt
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -115,10 +114,7 @@ class Archiver:
             self._try(lambda: store.retain(settings.retention_days), "archive not let go")
         if not settings.merge:
             return False
-        newest = dt.date.fromisoformat(max(file.date for file in store.manifest.files))
-        files = compaction.choose(
-            store.manifest, settings.rows_a_file, through=(newest - dt.timedelta(days=1)).isoformat()
-        )
+        files = compaction.choose(store.manifest, settings.rows_a_file)
         return bool(files) and self._try(lambda: compaction.merge(store, files), "archive not merged")
 
     def _try(self, what: Callable[[], object], failed: str) -> bool:

@@ -125,20 +125,21 @@ class ArchiveStore:
         self._remove(away)
 
     def retain(self, days: int) -> int:
-        """Let days go that are more than so many before the newest there is; returns how many rows went.
+        """Let days go that are more than so many before their table's newest; returns how many rows went.
 
         Raises:
             OSError: Nothing has changed.
         """
-        files = self.manifest.files
-        if not files:
-            return 0
-        newest = dt.date.fromisoformat(max(file.date for file in files))
-        oldest = (newest - dt.timedelta(days=days)).isoformat()
-        gone = [file for file in files if file.date < oldest]
+        oldest = {
+            table: (dt.date.fromisoformat(newest) - dt.timedelta(days=days)).isoformat()
+            for table, newest in self.manifest.newest.items()
+        }
+        gone = [file for file in self.manifest.files if file.date < oldest[file.table]]
         if gone:
             self.commit((), gone)
-            _LOG.info("archive let go", before=oldest, files=len(gone), rows=sum(file.rows for file in gone))
+            _LOG.info(
+                "archive let go", before=max(oldest.values()), files=len(gone), rows=sum(file.rows for file in gone)
+            )
         return sum(file.rows for file in gone)
 
     def _begin(self) -> Manifest:
