@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from tickgate_server import control_block
+from tickgate_server.archive.process import start_archiver
 from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
@@ -251,6 +252,9 @@ def serve(
         shadow = start_shadow_scorer(settings, [] if journal is None else [journal.folder]) if link is None else None
         if shadow is not None:
             stack.callback(shadow.close)
+        archiver = start_archiver(settings, [] if journal is None else [journal.folder]) if link is None else None
+        if archiver is not None:
+            stack.callback(archiver.close)
         control = None
         if settings.journal.folder is not None and settings.observer.mode != "none":
             control_block.create(settings.journal.folder / control_block.FILE_NAME)

@@ -284,6 +284,32 @@ class ShadowSection(_Section):
     """Comparisons of each version that are kept one by one, 104 bytes each; its record counts all there ever were."""
 
 
+class ArchiveSection(_Section):
+    """The decision log: journals as Parquet, written by a process of its own."""
+
+    folder: Path | None = None
+    """Where it is kept, of one server; empty or `none`: no log is kept. It takes a journal."""
+    flush_s: Annotated[float, Field(ge=0.05, le=86_400.0)] = 30.0
+    """Longest that a row waits for its file: `tickgate query` reads the journal beside the log, so nobody waits."""
+    flush_rows: Annotated[int, Field(ge=1024, le=4_194_304)] = 131_072
+    """Most rows of a journal that wait."""
+    rows_a_file: Annotated[int, Field(ge=1024, le=67_108_864)] = 4_194_304
+    """Most rows of a merged file, about; 100 to 300 bytes each on the disk."""
+    retention_days: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Days that are kept, counted back from the newest; 0: all."""
+    merge: bool = True
+    """Merge small files of a day into large ones."""
+    ticks: bool = True
+    """Keep published ticks too."""
+    scheduling: Literal["idle", "normal"] = "idle"
+    """`idle`: it runs only where nobody else wants the core, and lags where there is none; `normal`: as any process."""
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _none(cls, folder: Any) -> Any:
+        return None if folder in ("", "none") else folder
+
+
 class LogSection(_Section):
     """Structured logs on standard error."""
 
@@ -313,6 +339,7 @@ class Settings(BaseSettings):
     observer: ObserverSection = ObserverSection()
     alerts: AlertSettings = AlertSettings()
     shadow: ShadowSection = ShadowSection()
+    archive: ArchiveSection = ArchiveSection()
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()

@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from tickgate_server.archive.process import start_archiver
 from tickgate_server.config import Settings, admin_address, worker_address
 from tickgate_server.observer.process import ObserverProcess
 from tickgate_server.shadow.process import start_shadow_scorer
@@ -114,7 +115,7 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         keeping = [asyncio.create_task(worker.keep()) for worker in self.workers]
         observing = asyncio.create_task(self._observe())
-        scoring = asyncio.create_task(self._score_shadows())
+        beside = [asyncio.create_task(self._score_shadows()), asyncio.create_task(self._archive())]
         told = asyncio.create_task(self.stopping.wait())
         try:
             # The others end by themselves only where they could not be started at all.
@@ -129,7 +130,7 @@ class _Supervisor:
                 worker.kill()
         statuses = await asyncio.gather(*keeping)
         self.ended.set()
-        await asyncio.gather(observing, scoring)
+        await asyncio.gather(observing, *beside)
         _LOG.info("workers stopped", statuses=statuses)
         return 0 if not any(statuses) else 1
 
@@ -176,6 +177,17 @@ class _Supervisor:
         if shadow is not None:
             await self.ended.wait()
             await asyncio.to_thread(shadow.close)
+
+    async def _archive(self) -> None:
+        """Have all journals archived likewise."""
+        folder = self.settings.journal.folder
+        if not await self.reached(self.all_bound):
+            return
+        journals = [] if folder is None else [journal_folder(folder, worker.index) for worker in self.workers]
+        archiver = start_archiver(self.settings, journals)
+        if archiver is not None:
+            await self.ended.wait()
+            await asyncio.to_thread(archiver.close)
 
     def bound(self) -> None:
         """A worker has an address."""

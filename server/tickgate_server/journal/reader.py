@@ -59,6 +59,11 @@ class JournalReader:
         self._assembler = ControlAssembler()
         segment_numbers(folder)
 
+    @property
+    def segment(self) -> Header | None:
+        """The segment that the records polled last are in; None before there was one."""
+        return self._header
+
     def poll(self, max_records: int = 1024) -> Rows:
         """New records, whole and in order; none where there are none yet.
 
