@@ -176,6 +176,9 @@ class ClockSection(_Section):
     """`replay`: time is the ticks' own, none is late or early."""
     future_limit_s: Seconds = 1.0
     stale_limit_s: Seconds = 5.0
+    feature_age_limit_s: Seconds = Field(default_factory=lambda found: found["stale_limit_s"])
+    """How old a symbol's latest tick, or a vector of the caller's, may be in a request without a tick; default:
+    `stale_limit_s`."""
 
 
 class TicksSection(_Section):
