@@ -42,11 +42,12 @@ class Tick:
 def columns_of(ticks: Sequence[Tick]) -> tuple[bytes, Any, Columns]:
     """As `Ingestion.take_in` wants them: the symbols' bytes, their spans, the columns."""
     symbols = list(dict.fromkeys(tick.symbol for tick in ticks))
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
     names = [symbol.encode() for symbol in symbols]
     ends = np.cumsum([len(name) for name in names]) if names else np.zeros(0, np.int64)
     spans = np.array([(end - len(name), len(name)) for end, name in zip(ends, names, strict=True)], np.int64)
     columns = Columns(
-        np.array([symbols.index(tick.symbol) for tick in ticks], np.uint32),
+        np.array([numbers[tick.symbol] for tick in ticks], np.uint32),
         np.array([tick.kind for tick in ticks], np.uint32),
         np.array([tick.exchange_ts_ns for tick in ticks], np.int64),
         np.array([tick.sequence for tick in ticks], np.uint64),

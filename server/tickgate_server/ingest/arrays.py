@@ -24,7 +24,7 @@ class IngestArrays:
         stated: bool [capacity]: rows that the journal's segment names.
         tallies: int64 [messages, TALLY].
         done: int64 [messages]: slots of those whose ticks are all settled.
-        latest: int64 [codes, LATEST_COLUMNS].
+        latest: int64 [codes, LATEST_COLUMNS]; empty where nothing is conflated.
 
     Args:
         intake: The state that ticks change.
@@ -32,9 +32,12 @@ class IngestArrays:
         rows_of: Of `Codes`.
         chunk: Most ticks at a time.
         messages: Most of them.
+        conflate: Whether `latest` is needed.
     """
 
-    def __init__(self, intake: Intake, book: Book, rows_of: NDArray[np.int64], chunk: int, messages: int) -> None:
+    def __init__(
+        self, intake: Intake, book: Book, rows_of: NDArray[np.int64], chunk: int, messages: int, *, conflate: bool
+    ) -> None:
         self._intake = intake
         self._stores: list[FeatureStore] = []
         self._store_tables: list[ArrayTable] = []
@@ -47,7 +50,7 @@ class IngestArrays:
         self.stated = np.zeros(state.stamps.shape[0], np.bool_)
         self.tallies = np.zeros((messages, kernel.TALLY), np.int64)
         self.done = np.zeros(messages, np.int64)
-        self.latest = np.full((rows_of.size, kernel.LATEST_COLUMNS), -1, np.int64)
+        self.latest = np.full((rows_of.size if conflate else 0, kernel.LATEST_COLUMNS), -1, np.int64)
         arrays: dict[int, NDArray[Any]] = {
             kernel.FACTS: self.facts,
             kernel.THRESHOLDS: np.array([intake.price_jump_sigmas, intake.price_jump_least]),

@@ -13,6 +13,9 @@ from tickgate_server.ticks.instruments import SYMBOL_BYTES
 from tickgate_server.ticks.symbol_index import find_rows
 from tickgate_server.ticks.symbols import SymbolTable
 
+NEWCOMERS = 65_536
+"""Most at a time: as many as one message may have symbols."""
+
 
 class Codes:
     """Codes of one engine's symbols.
@@ -22,16 +25,16 @@ class Codes:
 
     Args:
         symbols: Rows of the symbols.
-        capacity: Most of them; so many newcomers there may be at a time.
+        capacity: Most of them.
     """
 
     def __init__(self, symbols: SymbolTable, capacity: int) -> None:
         self._symbols = symbols
         self._capacity = capacity
-        self.rows_of = np.concatenate((np.arange(capacity), np.full(capacity, NEW, np.int64)))
+        self.rows_of = np.concatenate((np.arange(capacity), np.full(NEWCOMERS, NEW, np.int64)))
         self._code_of: dict[str, int] = {}
         self._names: dict[int, str] = {}
-        self._waiting = np.zeros(capacity, np.int64)  # ticks of each newcomer
+        self._waiting = np.zeros(NEWCOMERS, np.int64)  # ticks of each newcomer
         self._never_used = 0
         self._free: list[int] = []
         self._given: list[int] = []
@@ -107,11 +110,11 @@ class Codes:
             return row
         if self._free:
             code = self._free.pop()
-        elif self._never_used < self._capacity:
+        elif self._never_used < NEWCOMERS:
             code = self._capacity + self._never_used
             self._never_used += 1
         else:
-            raise IngestFull("symbols that are new", self._capacity)
+            raise IngestFull("symbols that are new", NEWCOMERS)
         self._code_of[symbol] = code
         self._names[code] = symbol
         self._given.append(code)

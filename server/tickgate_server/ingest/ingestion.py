@@ -24,7 +24,6 @@ from tickgate_server.ingest.codes import Codes
 from tickgate_server.ingest.columns import Columns, Source, Ticks
 from tickgate_server.ingest.reorder import ReorderWindow
 from tickgate_server.intake import Intake, stated_held
-from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.layout import NO_ROW, PUBLISHED, ControlKind, TickOutcome
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.risk import portfolio, valuation
@@ -38,6 +37,7 @@ MESSAGES = 4096
 """Most messages that wait."""
 FEED_BYTES = 32
 CHUNK = 1024
+_VIEWED_BYTES = 256
 _NO_WORDS = np.zeros(0, np.uint64)
 _NEVER_NS = 1 << 62
 _ACCEPTED, _CONFIRMED = int(TickOutcome.ACCEPTED), int(TickOutcome.CONFIRMED)
@@ -120,10 +120,11 @@ class Ingestion:
         self._wall_ns = wall_ns
         capacity = intake.market.stamps.shape[0]
         self._codes = Codes(self._symbols, capacity)
-        self._arrays = IngestArrays(intake, desk.book, self._codes.rows_of, CHUNK, MESSAGES)
+        self._arrays = IngestArrays(intake, desk.book, self._codes.rows_of, CHUNK, MESSAGES, conflate=settings.conflate)
         self._facts = self._arrays.facts
         self._chunk = self._arrays.chunk
         self._windows = {feed: ReorderWindow(ns, settings.window_ticks) for feed, ns in settings.windows_ns.items()}
+        self._wanting: deque[Callable[[], bool]] = deque()
         self._segment = 0  # of the journal, that `stated` is about
         self._forget()
 
@@ -154,6 +155,10 @@ class Ingestion:
     def has_room(self, ticks: int) -> bool:
         """Whether so many could be taken in now."""
         return self.waiting + ticks <= self.settings.queue_ticks and bool(self._free_slots)
+
+    def on_room(self, again: Callable[[], bool]) -> None:
+        """Have `again` called, after others that asked before, when there may be room; until it returns True."""
+        self._wanting.append(again)
 
     # -- taking in -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +211,9 @@ class Ingestion:
         self._waiting[slot] = on_settled
         source = Source(columns, codes, slot)
         window = self._windows.get(feed)
-        if window is None and not self.settings.conflate:
+        # Columns may be views of the message, which then stays as long as they do: not for a few ticks in a large one.
+        small = len(codes) <= count and len(data) <= _VIEWED_BYTES * count
+        if window is None and not self.settings.conflate and small:
             self._put(source)
             return
         ticks = Ticks.empty(count)
@@ -254,13 +261,15 @@ class Ingestion:
             self._arrays.follow()
             while self._queued and self._apply(due_ns):
                 pass
-        except JournalError as error:
+        except Exception as error:  # noqa: BLE001 - the boundary: whoever waits is told, and others are served on
             self._fail(error)
         self._tell()
+        while self._wanting and self._wanting[0]():
+            self._wanting.popleft()
         return self._queued > 0
 
     def _fail(self, error: Exception) -> None:
-        """What waits cannot be journaled, and is given up: it may be sent again."""
+        """What waits cannot be journaled, say, and is given up: it may be sent again."""
         told = list(self._waiting.values())
         self._forget()
         for on_settled in told:

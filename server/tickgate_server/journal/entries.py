@@ -1,4 +1,4 @@
-"""Records as people and programs read them: decisions with models, controls put together, published ticks with symbols."""
+"""Records as people and programs read them: decisions with models, controls put together, ticks with symbols."""
 
 import json
 import math
