@@ -64,7 +64,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         "TICKGATE_DESK__KILL_FILE": str(folder / "halt"),
         "TICKGATE_CLOCK__STALE_LIMIT_S": "3600",
     }
-    with manager.up(), served(folder / "models", environment=environment) as server:
+    with manager.up(), served(folder / "models", environment=environment, observed=True) as server:
         config = f"""
             global: {{scrape_interval: 250ms, evaluation_interval: 500ms}}
             rule_files: [{RULES}]
