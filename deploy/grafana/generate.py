@@ -302,6 +302,24 @@ ROWS: dict[str, Sequence[Panel]] = {
             width=12,
         ),
     ),
+    "Store (L2)": (
+        Panel(
+            "Redis",
+            [(f"min(tickgate_store_up{{{_J}}})", "process"), (f"min(tickgate_store_connected{{{_J}}})", "connected")],
+            width=4,
+            kind="stat",
+            mappings=((0, "GONE", "red"), (1, "yes", "green")),
+        ),
+        Panel(
+            "Store: what waits, and what was lost",
+            [
+                (f"sum by (kind) (tickgate_store_queue_depth{{{_J}}})", "{{kind}} wait"),
+                (f"sum(increase(tickgate_store_dropped_total{{{_J}}}[$__rate_interval]))", "dropped"),
+                (f"max(tickgate_store_lag_records{{{_J}}})", "records behind"),
+            ],
+            width=20,
+        ),
+    ),
     "Ticks and features": (
         Panel(
             "Ticks",

@@ -23,8 +23,8 @@ from tickgate_server.observer.counters import BOUNDS_NS
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "tickgate.json"
 RULES = ROOT / "deploy" / "prometheus" / "tickgate.rules.yml"
-SCRAPES = 20
-TICKS = 4000
+SCRAPES = 8
+TICKS = 1000
 LATENCY = "tickgate_stage_latency_seconds"
 # Panels that a server with one healthy model, no shadow and nothing wrong leaves empty.
 EMPTY = {
@@ -37,7 +37,10 @@ EMPTY = {
     "Shadow agrees",
     "Shadow's lag, records",
     "Alerts",
+    "Notifications",
     "Regimes",
+    "Redis",
+    "Store: what waits, and what was lost",
     "Age of risk data and of the portfolio's figures",
 }
 
@@ -66,7 +69,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     }
     with manager.up(), served(folder / "models", environment=environment, observed=True) as server:
         config = f"""
-            global: {{scrape_interval: 250ms, evaluation_interval: 500ms}}
+            global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
             rule_files: [{RULES}]
             scrape_configs:
               - job_name: tickgate
@@ -80,7 +83,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
                 request.request_id = f"request-{number}"
                 total_ns.append(server.predict(request).timing.total_ns)
                 request_ids.add(request.request_id)
-                if number % 500 == 499 and scraper.query(f"count_over_time(up[5m]) >= {SCRAPES}"):
+                if number % 200 == 199 and scraper.query(f"count_over_time(up[5m]) >= {SCRAPES}"):
                     break
             count = f'sum({LATENCY}_count{{stage="total"}})'
             until(lambda: scraper.query(f"{count} == {len(total_ns)}"))

@@ -322,6 +322,55 @@ GROUPS: dict[str, tuple[Described, ...]] = {
             ("version", "python", "onnxruntime", "numba", "journal_format"),
         ),
     ),
+    "Store (L2)": (
+        Described(
+            "tickgate_store_up",
+            "gauge",
+            "1 while the store's process tells how it fares, 0 once it has been silent for 5 s.",
+            (),
+            "Of all metrics of the store: absent where none was heard of since the observer began. Counters begin with"
+            " the store's process.",
+        ),
+        Described("tickgate_store_connected", "gauge", "1 while Redis answers, 0 while it does not."),
+        Described(
+            "tickgate_store_queue_depth",
+            "gauge",
+            "What waits to be written, by kind (vectors, states).",
+            ("kind",),
+        ),
+        Described("tickgate_store_written", "counter", "What was written, by kind (vectors, states).", ("kind",)),
+        Described("tickgate_store_written_bytes", "counter", "Bytes of both."),
+        Described("tickgate_store_dropped", "counter", "Vectors that a full queue lost, the oldest first."),
+        Described(
+            "tickgate_store_conflated",
+            "counter",
+            "Vectors passed over for a newer one of their symbol, the writer being behind.",
+        ),
+        Described(
+            "tickgate_store_errors",
+            "counter",
+            "Calls that failed, by what it was: unreachable, denied, full, fault.",
+            ("error",),
+        ),
+        Described(
+            "tickgate_store_refused",
+            "gauge",
+            "Values that the server's last warm start refused, by reason.",
+            ("reason",),
+        ),
+        Described(
+            "tickgate_store_lag_records",
+            "gauge",
+            "Records of the journal that the store has not taken in yet.",
+            _WORKER,
+        ),
+        Described(
+            "tickgate_store_lag_seconds",
+            "gauge",
+            "How long ago it had taken in everything that was there.",
+            _WORKER,
+        ),
+    ),
     "Alerts": (
         Described(
             "tickgate_alerts_firing",

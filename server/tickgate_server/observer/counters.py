@@ -147,9 +147,9 @@ class Counters:
         """Add records of `layout.DECISION`; `series` as `series_of` their segment's models."""
         statuses = decisions["status"]
         self.statuses += np.bincount(statuses, minlength=256)
-        answered = decisions[statuses == 0]
-        self.actions += np.bincount(answered["action"], minlength=256)
-        reasons = np.bincount(answered["reason"])
+        answered = statuses == 0  # columns by themselves: records are wide
+        self.actions += np.bincount(decisions["action"][answered], minlength=256)
+        reasons = np.bincount(decisions["reason"][answered])
         self.reasons[: reasons.size] += reasons
         self.deadlines += np.bincount(decisions["stage"][statuses == DEADLINE_EXCEEDED], minlength=256)
         indices = decisions["model_index"]

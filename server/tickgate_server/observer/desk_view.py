@@ -103,27 +103,26 @@ class DeskView:
         if not judged.size:
             return
         places = {name: place for place, name in enumerate(checks)}
-        rows = decisions[judged]
+        reasons = decisions["reason"][judged]
 
         def value(row: np.void, reason: Reason) -> float:
             place = places.get(reason.name)
             return float(row["checks"][place]) if place is not None and place < row["check_count"] else _NAN
 
-        last = rows[-1]
+        last = decisions[judged[-1]]
         found = self.measured = self.measured or Measured()
         found.clock_ns = int(last["clock_ns"])
         found.profit = 0.0 - value(last, Reason.LOSS_DAILY)
         found.drawdown = value(last, Reason.LOSS_DRAWDOWN)
-        settled = np.flatnonzero(np.isin(rows["reason"], _WITHOUT_ANOTHER))
+        settled = judged[np.isin(reasons, _WITHOUT_ANOTHER)]
         if settled.size:
-            row = rows[settled[-1]]
+            row = decisions[settled[-1]]
             found.gross = value(row, Reason.EXPOSURE_GROSS)
             found.net = value(row, Reason.EXPOSURE_NET)
             found.value_at_risk = value(row, Reason.VAR_PORTFOLIO)
-        refused = rows[rows["reason"] == Reason.VAR_PORTFOLIO]
-        known = [row for row in refused[-1:] if math.isfinite(value(row, Reason.VAR_PORTFOLIO))]
-        if known:
-            self.var_refused_ns = int(known[0]["clock_ns"])
+        for at in judged[reasons == Reason.VAR_PORTFOLIO][-1:]:
+            if math.isfinite(value(decisions[at], Reason.VAR_PORTFOLIO)):
+                self.var_refused_ns = int(decisions[at]["clock_ns"])
         if self.state is None:
             self._infer_state(value(last, Reason.TRADING_STATE_HALTED), found.clock_ns)
 

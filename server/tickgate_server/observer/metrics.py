@@ -8,10 +8,11 @@ counters go back by those, which Prometheus takes for a reset.
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -26,8 +27,12 @@ from tickgate_server.observer.desk_metrics import (
     journal_metrics,
 )
 from tickgate_server.observer.request_metrics import RequestMetrics, model_metrics
+from tickgate_server.observer.starved import Starved
+from tickgate_server.scheduling import be_nicer, give_way
 
 _RETRY_S = 0.05
+# Of a scrape that was starved before: with 19 its few milliseconds of work took a second beside two busy threads.
+NICE_OF_SCRAPES = 10
 
 
 class JournalCollector(Collector):
@@ -81,7 +86,6 @@ class MetricsEndpoint:
 
     Attributes:
         address: `host:port` that it listens on.
-        thread: That answers, and starts one for each scrape.
 
     Args:
         address: `host:port`; port 0 takes a free one.
@@ -95,14 +99,14 @@ class MetricsEndpoint:
 
     def __init__(self, address: str, collector: Collector, patience_s: float = 0.0) -> None:
         host, port = split_address(address)
-        registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         registry.register(collector)
         self._server: WSGIServer
-        self.thread: Thread
+        self._thread: Thread
         give_up = time.monotonic() + patience_s
         while True:
             try:
-                self._server, self.thread = start_http_server(port, host.strip("[]"), registry)
+                self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= give_up:
@@ -110,8 +114,25 @@ class MetricsEndpoint:
             time.sleep(_RETRY_S)
         self.address = f"{host}:{self._server.server_port}"
 
+    def give_way(self, starved: Starved) -> None:
+        """Answer scrapes only on a core that nobody else wants, unless there is none for long."""
+        be_nicer(NICE_OF_SCRAPES, self._thread)
+        answer = make_wsgi_app(self._registry)
+
+        def behind(environ: dict[str, Any], start_response: Any) -> Any:
+            # In the scrape's own thread, which is as nice as the one that accepted it: from idle there is no way back.
+            if not starved.now:
+                give_way(current_thread())
+            began = time.monotonic()
+            try:
+                return answer(environ, start_response)
+            finally:
+                starved.took(time.monotonic() - began)
+
+        self._server.set_app(behind)
+
     def close(self) -> None:
         """Stop answering and wait for the thread."""
         self._server.shutdown()
         self._server.server_close()
-        self.thread.join()
+        self._thread.join()

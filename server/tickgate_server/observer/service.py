@@ -27,6 +27,8 @@ from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
 from tickgate_server.observer.recent import RecentLatency
 from tickgate_server.observer.risk_values import RiskValues
 from tickgate_server.observer.shadows import ShadowMetrics
+from tickgate_server.observer.starved import LATE_S, Starved
+from tickgate_server.observer.store_view import StoreView
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.scheduling import be_nicer, give_way
@@ -39,12 +41,11 @@ if TYPE_CHECKING:
 PAUSE_S = 0.1
 # How long one journal may keep the others of a server waiting.
 _TURN_S = 0.02
+# Between turns that are taken though answers leave no core, where there is more to read.
+_BETWEEN_TURNS_S = 0.05
 # A scrape waits so long for what was journaled before it; what is missing then is in the lag.
 SCRAPE_S = 0.05
 _RETRY_S = 0.05
-# Behind answers, the observer runs only where they leave a core idle. Where they leave none for so long, it takes its
-# turn all the same, if a small one: the values it hands back must not grow old.
-LATE_S = 0.5
 _NICEST = 19
 
 
@@ -89,8 +90,10 @@ class Observer:
         self._endpoint: MetricsEndpoint | None = None
         self._tails: list[Tail] = []
         self._stepped = time.monotonic()
+        self._starved = Starved()
         counters = Counters()
-        self._alerts = _alerts_of(alerts) if alerts is not None and alerts.wanted else None
+        self._store = StoreView(journals[0] if len(journals) == 1 else journals[0].parent)
+        self._alerts = _alerts_of(alerts, self._store) if alerts is not None and alerts.wanted else None
         with contextlib.ExitStack() as stack:
             for journal, control in zip(journals, controls, strict=True):
                 segment_numbers(journal)  # a folder that is not there is said before anything is made in it
@@ -106,7 +109,10 @@ class Observer:
             self._workers = workers_of(self._tails)
             if metrics_listen:
                 shadows = ShadowMetrics(shadow_folder(journals[0], len(journals)))
-                others: list[Callable[[Workers], Iterable[Metric]]] = [partial(_shadow_metrics, shadows)]
+                others: list[Callable[[Workers], Iterable[Metric]]] = [
+                    partial(_shadow_metrics, shadows),
+                    self._store.collect,
+                ]
                 if self._alerts is not None:
                     others.append(self._alerts.collect)
                 collector = JournalCollector(self._workers, counters, self._lock, self._catch_up_for_scrape, others)
@@ -148,17 +154,23 @@ class Observer:
         follower.start()
         give_way(follower)
         if self._endpoint is not None:
-            give_way(self._endpoint.thread)
+            self._endpoint.give_way(self._starved)
         be_nicer(_NICEST)
-        while not end.wait(LATE_S):
-            if time.monotonic() - self._stepped > LATE_S:
-                self._step(end)
+        # Behind answers, the observer runs only where they leave a core idle. Where they leave none for so long, it
+        # takes its turn all the same, if a small one: the values it hands back must not grow old.
+        took_turn, pause_s = False, LATE_S
+        while not end.wait(pause_s):
+            if not took_turn:  # the follower had all of the pause for a step
+                self._starved.took(time.monotonic() - self._stepped)
+            took_turn, pause_s = self._starved.now, LATE_S
+            if took_turn and self._step(end):
+                pause_s = _BETWEEN_TURNS_S
         follower.join()
 
     def _follow(self, end: Event) -> None:
         pause_s = PAUSE_S
         while not end.wait(pause_s):
-            pause_s = 0.0 if self._step(end) else PAUSE_S
+            pause_s = PAUSE_S if self._starved.now or not self._step(end) else 0.0
 
     def _step(self, end: Event) -> bool:
         """Take in what is new, and hand back; whether there is more already."""
@@ -226,11 +238,11 @@ def _health_of(journal: Path, models: Path, journals: int, latency: RecentLatenc
     )
 
 
-def _alerts_of(settings: AlertSettings) -> "Alerts":
+def _alerts_of(settings: AlertSettings, store: StoreView) -> "Alerts":
     # Imported here: an observer that tells nobody needs no HTTP client.
     from tickgate_server.observer.alerting.alerts import Alerts  # noqa: PLC0415
 
-    return Alerts(settings)
+    return Alerts(settings, store)
 
 
 def _shadow_metrics(shadows: ShadowMetrics, workers: Workers) -> Iterable[Metric]:

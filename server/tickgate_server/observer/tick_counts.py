@@ -38,9 +38,10 @@ class TickCounts:
 
     def add_published(self, rows: Rows) -> None:
         """Add the records of `layout.TICKS` among polled rows."""
-        records = rows[rows["kind"] == RecordKind.TICKS].view(TICKS)
-        if not records.size:
+        published = rows["kind"] == RecordKind.TICKS
+        if not published.any():
             return
+        records = rows[published].view(TICKS)
         ticks = records["ticks"][np.arange(TICKS_WIDTH) < records["tick_count"][:, None]]
         self.outcomes[Source.PUBLISHED] += np.bincount(ticks["outcome"], minlength=_OUTCOMES)
         refused = np.isin(ticks["outcome"], (TickOutcome.REJECTED, TickOutcome.HELD_BACK))
@@ -48,18 +49,22 @@ class TickCounts:
 
     def add_decisions(self, decisions: Rows) -> None:
         """Add the ticks of records of `layout.DECISION`; an answer given again brought none."""
-        ticks = decisions[(decisions["input"] == TICK) & ((decisions["flags"] & Flags.REPEATED) == 0)]
-        applied = ticks["applied"]
-        answered = (ticks["status"] == 0) & ~applied
-        held_back = answered & ((ticks["flags"] & Flags.HELD_BACK) != 0)
-        rejected = answered & ~held_back & np.isin(ticks["reason"], _TICK_REASONS)
+        flags = decisions["flags"]
+        ticks = (decisions["input"] == TICK) & ((flags & Flags.REPEATED) == 0)
+        applied = ticks & decisions["applied"]
+        rest = np.flatnonzero(ticks & ~applied & (decisions["status"] == 0))
         own = self.outcomes[Source.PREDICT]
         own[TickOutcome.ACCEPTED] += np.count_nonzero(applied)
+        if not rest.size:
+            return
+        reasons = decisions["reason"][rest]
+        held_back = (flags[rest] & Flags.HELD_BACK) != 0
+        rejected = ~held_back & np.isin(reasons, _TICK_REASONS)
+        again = ~held_back & ~rejected & ~np.isin(reasons, _UNSEEN)
         own[TickOutcome.HELD_BACK] += np.count_nonzero(held_back)
         own[TickOutcome.REJECTED] += np.count_nonzero(rejected)
-        again = answered & ~held_back & ~rejected & ~np.isin(ticks["reason"], _UNSEEN)
         own[TickOutcome.AGAIN] += np.count_nonzero(again)
-        self._add_reasons(Source.PREDICT, ticks["reason"][held_back | rejected])
+        self._add_reasons(Source.PREDICT, reasons[held_back | rejected])
 
     def _add_reasons(self, source: Source, reasons: Rows) -> None:
         known = np.minimum(reasons.astype(np.int64), _REASONS - 1)

@@ -13,6 +13,7 @@ from tickgate_server.observer.alerting.conditions import Conditions
 from tickgate_server.observer.alerting.receivers import OUTCOMES, Alertmanager, Receiver, Webhook
 from tickgate_server.observer.catalogue import counter, gauge
 from tickgate_server.observer.desk_metrics import Workers
+from tickgate_server.observer.store_view import StoreView
 
 LOOK_EVERY_NS = 500_000_000
 
@@ -24,11 +25,12 @@ class Alerts:
 
     Args:
         settings: Who receives them; nothing is sent before `start`.
+        store: How the store fares.
     """
 
-    def __init__(self, settings: AlertSettings) -> None:
+    def __init__(self, settings: AlertSettings, store: StoreView) -> None:
         self._board = Board()
-        self._conditions = Conditions(settings)
+        self._conditions = Conditions(settings, store)
         self._webhook = Webhook(settings.webhook, self._board, settings) if settings.webhook else None
         self._receivers: list[Receiver] = [
             Alertmanager(url, self._board, settings) for url in dict.fromkeys(settings.alertmanagers)

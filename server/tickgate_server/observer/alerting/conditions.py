@@ -18,9 +18,11 @@ from tickgate_server.observer.alerting.kinds import (
     RECORDS_LOST,
     REDUCING,
     RISK_DATA_STALE,
+    STORE_DOWN,
     VAR_LIMIT,
     Alert,
 )
+from tickgate_server.observer.store_view import StoreView
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.regimes import TradingState
 
@@ -29,6 +31,8 @@ LOSS_LIMIT_SET_IT = "loss limit"
 # How long something that happens and is over, a refusal say, is said to be wrong.
 EVENT_NS = 60_000_000_000
 LOST_NS = 600_000_000_000
+# A connection that is made again at once is no outage.
+DOWN_NS = 2_000_000_000
 # Risk data are not there when a server starts, and then come.
 STALE_NS = 3_000_000_000
 
@@ -40,10 +44,12 @@ class Conditions:
 
     Args:
         settings: The limits.
+        store: How the store fares.
     """
 
-    def __init__(self, settings: AlertSettings) -> None:
+    def __init__(self, settings: AlertSettings, store: StoreView) -> None:
         self._settings = settings
+        self._store = store
         self._read: set[str] = set()  # workers whose journal was read to its end once
         self._lost: dict[str, tuple[int, int]] = {}  # records lost, and when that was seen
         self._stale: dict[str, int] = {}  # since when
@@ -64,6 +70,7 @@ class Conditions:
                 yield from self._desk(tail, where, now_ns)
                 yield from _models(tail)
                 yield from _features(tail)
+        yield from self._of_store(now_ns)
 
     def _journal(self, tail: Tail, where: Mapping[str, str], now_ns: int) -> Iterator[Alert]:
         if not tail.readable:
@@ -80,6 +87,16 @@ class Conditions:
         if lost and now_ns - seen_ns < LOST_NS:
             yield Alert(RECORDS_LOST, where, f"{lost} records since the observer started")
         yield from self._space(tail, where)
+
+    def _of_store(self, now_ns: int) -> Iterator[Alert]:
+        status = self._store.read()
+        if status is None:
+            return
+        gone_ns = now_ns - status.since_ns
+        if not status.fresh(now_ns):
+            yield Alert(STORE_DOWN, description=status.text(now_ns), since_ns=status.clock_ns)
+        elif not status.connected and gone_ns >= DOWN_NS:
+            yield Alert(STORE_DOWN, description=f"{status.where}: {status.why}", since_ns=status.since_ns)
 
     def _space(self, tail: Tail, where: Mapping[str, str]) -> Iterator[Alert]:
         try:

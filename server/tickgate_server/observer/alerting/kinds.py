@@ -97,6 +97,12 @@ JOURNAL_SPACE = AlertKind(
     "There is hardly room for another segment: without one every request is refused.",
     "Free space on the journal's file system, or lower journal.retained_segments and restart.",
 )
+STORE_DOWN = AlertKind(
+    "TickgateStoreDown",
+    "warning",
+    "Redis does not answer, or the store's process is gone. Answers are not touched by it.",
+    "See whether Redis is up and takes the store's user; a restart of the server begins cold until then.",
+)
 RECORDS_LOST = AlertKind(
     "TickgateRecordsLost",
     "warning",
@@ -117,6 +123,7 @@ KINDS = (
     JOURNAL_UNREADABLE,
     JOURNAL_SPACE,
     RECORDS_LOST,
+    STORE_DOWN,
 )
 
 
