@@ -11,12 +11,16 @@ _STAGES = ("waiting", "features", "inference", "risk")
 
 
 def number(value: float | None) -> str:
-    """A number for people; `-` where there is none, `not known` for NaN."""
+    """A number for people; `-` where there is none, `not known` for NaN, `unlimited` for an infinite limit."""
     if value is None:
         return "-"
     if math.isnan(value):
         return "not known"
-    return f"{value:,.6g}" if abs(value) < 1e15 else f"{value:g}"
+    if math.isinf(value):
+        return "unlimited"
+    if value == round(value) and abs(value) < 1e15:
+        return f"{round(value):,}"
+    return f"{value:,.6g}"
 
 
 def instant(nanoseconds: int | None) -> str:
@@ -32,7 +36,7 @@ def outcome(found: Explanation) -> Iterator[tuple[str, str]]:
     row = found.decision
     yield "request id", row["request_id"]
     yield "record", f"{row['sequence']} of {row['worker'] or 'the journal'}"
-    yield "decided", instant(row["clock_ns"]) if row["clock_ns"] else f"{row['time'].isoformat()} (by the ticks)"
+    yield "decided", instant(row["clock_ns"]) if row["clock_ns"] else f"{row['time'].isoformat(' ')} UTC, by the ticks"
     unsent = row["status"] != row["journaled_status"]
     late = f" (journaled as {row['journaled_status']}, and not sent as that)" if unsent else ""
     yield "status", f"{row['status']}{late}, came to {row['stage']}"

@@ -17,7 +17,7 @@ h1{font-size:22px;margin:0 0 2px}h2{font-size:16px;margin:30px 0 8px}
 p{margin:6px 0;color:var(--dim)}
 .answer{display:inline-block;padding:2px 10px;border-radius:4px;font-weight:600;color:#fff;background:var(--dim)}
 .BUY{background:#157f4f}.SELL{background:#b42318}
-.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(310px,1fr));gap:0 36px}
+.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(400px,1fr));gap:0 36px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:4px 8px;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--dim)}td.n,th.n{text-align:right;white-space:nowrap}
