@@ -16,8 +16,10 @@ GROUP = "tickgate.verbs"
 # One line for each verb of our own: `tickgate --help` imports none of them.
 _SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
+        "archive": "Keep the decision log: journals as Parquet files, by day and model.",
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
+        "explain": "Explain one decision: its tick, features, prediction and why, checks and limits, timings.",
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
@@ -25,6 +27,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "observe": "Follow a journal: serve its metrics and write its control block.",
         "portfolio": "See what is held, open and lost, and correct it.",
         "predict": "Ask a server for one signal.",
+        "query": "Ask the decision log: one SELECT over Parquet and the live journal at once.",
         "reduce": "Let only orders pass that reduce a position.",
         "replay": "Decide again what a journal recorded, and compare bit for bit.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",

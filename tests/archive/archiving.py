@@ -1,16 +1,18 @@
 """Journals for the decision log's tests, what is expected of them read the slow way, and deaths at any step."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
 import pytest
+import structlog
+from click.testing import CliRunner, Result
 from tests.journal.journal_samples import VECTOR, approved, model, tick
 
+from tickgate_server.archive import commands
 from tickgate_server.archive.how import ArchiverSettings
 from tickgate_server.archive.query import DecisionLog
 from tickgate_server.archive.service import Archiver
@@ -113,8 +115,12 @@ class Deaths:
         return step
 
 
-def vectors(found: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.array(found, np.float32)
+def commanded(verb: str, *arguments: str) -> Result:
+    """A verb of the `tickgate` command in this process, whose log it sets up and leaves as it was."""
+    try:
+        return CliRunner().invoke({"archive": commands.archive, "query": commands.query}[verb], list(arguments))
+    finally:
+        structlog.reset_defaults()
 
 
 def unsent(writer: JournalWriter, sequences: list[int], status: int = 4) -> None:

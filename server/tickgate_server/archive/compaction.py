@@ -7,10 +7,10 @@ the keys alone are sorted, and the rows are then read in step, a run of each fil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 from numpy.typing import NDArray
@@ -110,13 +110,32 @@ def _in_order(sources: Sequence[Path], table: TableName, schema: pa.Schema) -> I
             run.close()
 
 
-def _order(sources: Sequence[Path], keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _order(sources: Sequence[Path], keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Numbers of all rows in order, counted through the sources, and the source of each number."""
-    tables = [pq.read_table(path, columns=list(keys), partitioning=None) for path in sources]
-    source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
-    whole = pa.concat_tables(tables)
-    order = pc.sort_indices(whole, [(name, "ascending") for name in keys]).to_numpy().astype(np.int64)
-    return order, source
+    counts = [pq.read_metadata(path).num_rows for path in sources]
+    columns = [_ranked(sources, name) for name in keys]
+    return np.lexsort(columns[::-1]), np.repeat(np.arange(len(sources), dtype=np.int32), counts)
+
+
+def _ranked(sources: Sequence[Path], name: str) -> NDArray[Any]:
+    """A key of all rows as numbers that sort like it; texts by their place among the distinct ones, NULL last."""
+    text = pa.types.is_string(pq.read_schema(sources[0]).field(name).type)
+    pieces = [
+        pq.read_table(path, columns=[name], read_dictionary=[name] if text else None, partitioning=None)[name]
+        for path in sources
+    ]
+    if not text:
+        kind = pa.int64() if pa.types.is_timestamp(pieces[0].type) else pieces[0].type
+        return np.concatenate([piece.cast(kind).to_numpy() for piece in pieces])
+    chunks = [chunk for piece in pieces for chunk in piece.chunks]
+    known = sorted({value for chunk in chunks for value in chunk.dictionary.to_pylist()})  # as UTF-8's bytes sort
+    place = {value: rank for rank, value in enumerate(known)}
+    ranks = [
+        np.array([*map(place.__getitem__, chunk.dictionary.to_pylist()), len(known)], np.int32) for chunk in chunks
+    ]
+    return np.concatenate(
+        [rank[chunk.indices.fill_null(rank.size - 1).to_numpy()] for rank, chunk in zip(ranks, chunks, strict=True)]
+    )
 
 
 class _Run:

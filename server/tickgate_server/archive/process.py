@@ -28,8 +28,14 @@ RESTARTS = 10
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 SETTLED_S = 60.0
-# One thread each: their pools would take the cores that answers need.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
+# One thread each: their pools would take the cores that answers need. Memory goes back to the system between commits.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ARROW_IO_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
 
 _LOG = structlog.get_logger()
 

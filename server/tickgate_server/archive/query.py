@@ -6,7 +6,7 @@ manifest named: where one of them is gone by then, for it was merged, all is rea
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,12 +58,15 @@ class DecisionLog:
         self._journals = journals
         self._memory_limit_mb = memory_limit_mb
 
-    def query(self, sql: str, found: Callable[[duckdb.DuckDBPyRelation], _Found]) -> _Found:
+    def query(
+        self, sql: str, found: Callable[[duckdb.DuckDBPyRelation], _Found], parameters: Sequence[object] = ()
+    ) -> _Found:
         """Run one SELECT.
 
         Args:
             sql: It; the views are in `VIEWS`, their columns in docs/query.md.
             found: What is to be done with the relation, before the views go.
+            parameters: For each `?` in it.
 
         Raises:
             QueryRefused: It is no SELECT, or more than one statement.
@@ -75,7 +78,7 @@ class DecisionLog:
             try:
                 with self._opened() as connection:
                     _require_select(connection, sql)
-                    return found(connection.sql(sql))
+                    return found(connection.sql(sql, params=list(parameters) or None))
             except duckdb.IOException as error:
                 if attempt + 1 == _ATTEMPTS or not self._moved():
                     raise QueryFailed(str(error)) from error
@@ -86,9 +89,9 @@ class DecisionLog:
                     raise
         raise QueryFailed("the archive changed faster than it could be read")
 
-    def table(self, sql: str) -> pa.Table:
+    def table(self, sql: str, *parameters: object) -> pa.Table:
         """The rows of one SELECT; as `query`."""
-        return self.query(sql, lambda relation: relation.to_arrow_table())
+        return self.query(sql, lambda relation: relation.to_arrow_table(), parameters)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -180,7 +180,8 @@ class ArchiveStore:
             path = self.folder / name
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # others are in it yet
-                path.parent.rmdir()
+                for above in Path(name).parents[:-2]:  # not the table's
+                    (self.folder / above).rmdir()
 
 
 class ParquetFile:
