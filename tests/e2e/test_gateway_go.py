@@ -7,19 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from tests.support.desk import ACTIVE, HALTED, desk_of
+from tests.support.desk import ACTIVE, HALTED, REDUCING, desk_of
 from tests.support.messages import zigzag
 from tests.support.packages import publish_logistic
 from tests.support.processes import START_UP_S, Served, run, served
 from tests.support.programs import absent, program
 from tests.support.real_data import SPOT_BTC_NEXT, capture_path
 
+from tickgate.v1 import portfolio_pb2, portfolio_pb2_grpc, signal_pb2
 from tickgate_client import write_csv
 from tickgate_server.journal.entries import DecisionEntry
 from tickgate_server.journal.reader import JournalReader
@@ -116,7 +120,7 @@ def reference(
         return out.read_bytes(), decisions(server.process.journal)
 
 
-@pytest.mark.parametrize("shape", [(), ("-stream",), ("-stream", "-in-flight", "8")])
+@pytest.mark.parametrize("shape", [(), ("-stream", "-in-flight", "8")])
 def test_the_gateways_in_go_and_python_get_identical_signals(
     gateway: Path,
     models: Path,
@@ -149,17 +153,8 @@ def test_a_halted_desk_gets_no_orders_and_its_state_is_told(gateway: Path, serve
     write_csv(path, [request.tick for request in zigzag("HALTED", 40)])
     with desk_of(server) as desk:
         assert desk.set_state(HALTED, "feed is wrong").state == HALTED
-        arguments = (
-            "-target",
-            server.address,
-            "-service",
-            server.service,
-            "-orders",
-            orders,
-            "-id-prefix",
-            "halted-",
-            path,
-        )
+        listeners = ("-target", server.address, "-service", server.service)
+        arguments = (*listeners, "-orders", orders, "-id-prefix", "drill-", path)
         status, said, error = ended(gateway, *arguments)
         assert (status, orders.read_text()) == (0, ""), error
         assert "trading state: TRADING_STATE_HALTED, set by tester: feed is wrong" in error
@@ -169,6 +164,45 @@ def test_a_halted_desk_gets_no_orders_and_its_state_is_told(gateway: Path, serve
         # The same requests again are the server's to refuse: not one is sent as an order.
         status, said, error = ended(gateway, *arguments)
         assert (status, orders.read_text()) == (0, ""), error
+
+
+class Elsewhere(portfolio_pb2_grpc.PortfolioServiceServicer):
+    """A desk that is in another state than the server which approves."""
+
+    def __init__(self, state: signal_pb2.TradingState.ValueType) -> None:
+        self._state = state
+
+    def WatchTradingState(  # noqa: N802 - the contract's name
+        self, _request: portfolio_pb2.WatchTradingStateRequest, context: grpc.ServicerContext
+    ) -> Iterator[portfolio_pb2.WatchTradingStateResponse]:
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        yield portfolio_pb2.WatchTradingStateResponse(desk=portfolio_pb2.DeskState(state=self._state))
+        ended.wait()
+
+
+@pytest.mark.parametrize(("state", "verdict"), [(HALTED, "halted"), (REDUCING, "only reducing"), (ACTIVE, "act")])
+def test_approved_orders_are_held_back_by_the_state_that_the_gateway_watches(
+    gateway: Path, server: Served, tmp_path: Path, state: signal_pb2.TradingState.ValueType, verdict: str
+) -> None:
+    path, orders = tmp_path / "ticks.csv", tmp_path / "orders.jsonl"
+    symbol = verdict.replace(" ", "-")
+    write_csv(path, [request.tick for request in zigzag(symbol, 60)])
+    desk = grpc.server(ThreadPoolExecutor(2))
+    portfolio_pb2_grpc.add_PortfolioServiceServicer_to_server(Elsewhere(state), desk)
+    service = f"127.0.0.1:{desk.add_insecure_port('127.0.0.1:0')}"
+    desk.start()
+    try:
+        arguments = ("-target", server.address, "-service", service, "-orders", orders, "-id-prefix", f"{symbol}-")
+        status, said, error = ended(gateway, *arguments, "-json", path)
+    finally:
+        desk.stop(None).wait()
+    assert status == 0, error
+    result = json.loads(said)
+    approved = result["by_reason"].get("APPROVED", 0)
+    assert approved > 0, result["by_reason"]
+    assert result["by_verdict"] == {"hold": 60 - approved, verdict: approved}
+    assert len(lines(orders)) == (approved if state == ACTIVE else 0)
 
 
 def test_what_goes_wrong_is_said_in_a_line_and_is_the_exit_status(
@@ -225,19 +259,8 @@ def test_an_interrupted_run_has_written_the_answer_to_every_tick_it_sent(
     path, out = tmp_path / "ticks.csv", tmp_path / "answers"
     write_csv(path, [request.tick for request in zigzag(f"LONG{len(shape)}", 10_000)])
     os.mkfifo(out)
-    process = started(
-        gateway,
-        "-target",
-        server.address,
-        "-deadline",
-        "30s",
-        "-out",
-        out,
-        *shape,
-        "-id-prefix",
-        f"long{len(shape)}-",
-        path,
-    )
+    named = ("-id-prefix", f"long{len(shape)}-")
+    process = started(gateway, "-target", server.address, "-deadline", "30s", "-out", out, *shape, *named, path)
     with out.open(encoding="utf-8") as answers:
         found = [answers.readline() for _ in range(100)]
         process.send_signal(signal.SIGINT)
