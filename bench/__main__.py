@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import archive, features, forest, gate, ghz, halt, models, parity, rpc, sla, stages, swaps
+from bench import archive, features, forest, gate, gateways, ghz, halt, models, parity, rpc, sla, stages, swaps
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "swaps")
+PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "gateways", "swaps")
 LONG_PARTS = ("parity", "archive")
 
 
@@ -51,6 +51,7 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
             "forest": lambda: [forest.forest_table(largest=gbt_c)],
             "ghz": lambda: [ghz.ghz(repository)],
             "sla": lambda: sla.sla(repository),
+            "gateways": lambda: [gateways.gateways(repository)],
             "swaps": lambda: swaps.swaps(pairs, seconds, 300),
             "parity": lambda: [parity.parity()],
             "archive": lambda: [archive.archive()],

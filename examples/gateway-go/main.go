@@ -45,6 +45,10 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	}
 	say := func(format string, arguments ...any) { fmt.Fprintf(stderr, "gateway: "+format+"\n", arguments...) }
 	g, err := execute(ctx, o, say)
+	if g == nil && ctx.Err() != nil {
+		say("interrupted before the first tick")
+		return exitInterrupted
+	}
 	if g == nil {
 		say("%v", err)
 		return exitFailed

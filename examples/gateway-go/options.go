@@ -12,7 +12,10 @@ import (
 	"example.com/tickgate/gateway-go/internal/latency"
 )
 
-const maxInFlight = 1024 // as tickgate's own client
+const (
+	maxInFlight = 1024 // as tickgate's own client
+	maxPrefix   = 17   // of a request id's 36 bytes, so that any number fits behind it
+)
 
 const usage = `usage: gateway -target HOST:PORT [flags] TICKS
 
@@ -58,6 +61,8 @@ func parseOptions(arguments []string, stderr io.Writer) (*options, error) {
 	flags.DurationVar(&o.calls.Deadline, "deadline", time.Second, "of a call; on a stream, of each message's answer")
 	flags.BoolVar(&o.stream, "stream", false, "over one PredictStream instead of one Predict a tick")
 	flags.IntVar(&o.calls.InFlight, "in-flight", 1, "`messages` of the stream that may wait for their answers")
+	flags.StringVar(&o.calls.IDPrefix, "id-prefix", "",
+		"`text` before the number in request ids, so that another run's are not taken for repeats")
 	flags.IntVar(&o.calls.Limit, "limit", 0, "`ticks` to send at most; 0: all")
 	flags.DurationVar(&o.connectTimeout, "connect-timeout", 5*time.Second, "longest wait for the server, and its state")
 	flags.Var(&o.sla, "sla", "`bounds` of the round trip, such as p50=1ms,p99=5ms,p99.9=20ms,max=100ms")
@@ -94,6 +99,8 @@ func (o *options) check(files int) error {
 		return fmt.Errorf("-in-flight is %d, must be 1 to %d messages", o.calls.InFlight, maxInFlight)
 	case o.calls.InFlight > 1 && !o.stream:
 		return errors.New("-in-flight is for -stream: one Predict carries one tick")
+	case len(o.calls.IDPrefix) > maxPrefix:
+		return fmt.Errorf("-id-prefix is %d bytes long, must be %d at most", len(o.calls.IDPrefix), maxPrefix)
 	case o.calls.Limit < 0:
 		return fmt.Errorf("-limit is %d, must not be negative", o.calls.Limit)
 	}

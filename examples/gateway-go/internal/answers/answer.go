@@ -17,8 +17,9 @@ import (
 
 // Answer is one tick's answer.
 type Answer struct {
-	// Index is the tick's place in the file, from 0; as text it is the request's id.
-	Index int
+	// Index is the tick's place in the file, from 0.
+	Index     int
+	RequestID string
 	// Symbol is the tick's.
 	Symbol string
 	Code   codes.Code
@@ -50,7 +51,7 @@ func AppendLine(line []byte, answer Answer) []byte {
 	o := object{bytes: append(line, '{')}
 	o.integer("index", int64(answer.Index))
 	o.text("code", CodeName(answer.Code))
-	o.text("request_id", strconv.Itoa(answer.Index))
+	o.text("request_id", answer.RequestID)
 	o.text("symbol", answer.Symbol)
 	o.signal(answer.Response)
 	o.prediction(answer.Response.GetPrediction())

@@ -57,7 +57,7 @@ func TestALineHasTheColumnsOfReplayTicks(t *testing.T) {
 		expected string
 	}{
 		{
-			"a signal", Answer{Index: 7, Symbol: "A", Response: response},
+			"a signal", Answer{Index: 7, RequestID: "7", Symbol: "A", Response: response},
 			`{"index": 7, "code": "OK", "request_id": "7", "symbol": "A", "action": "BUY", "size": 0.5, "limit_price": 101.0, ` +
 				`"approved": true, "reason": "APPROVED", "target_position": 0.5, "value": 0.2, "confidence": 0.6, ` +
 				`"model_name": "tiny", "model_version": 3, "checks": [{"reason": "CONFIDENCE_BELOW_THRESHOLD", "value": 0.6, ` +
@@ -65,8 +65,8 @@ func TestALineHasTheColumnsOfReplayTicks(t *testing.T) {
 				`"at_least": false, "passed": false}]}` + "\n",
 		},
 		{
-			"no answer", Answer{Index: 0, Symbol: "A", Code: codes.DeadlineExceeded, Message: "late"},
-			`{"index": 0, "code": "DEADLINE_EXCEEDED", "request_id": "0", "symbol": "A", "action": null, "size": null, ` +
+			"no answer", Answer{Index: 0, RequestID: "run-0", Symbol: "A", Code: codes.DeadlineExceeded, Message: "late"},
+			`{"index": 0, "code": "DEADLINE_EXCEEDED", "request_id": "run-0", "symbol": "A", "action": null, "size": null, ` +
 				`"limit_price": null, "approved": null, "reason": null, "target_position": null, "value": null, ` +
 				`"confidence": null, "model_name": null, "model_version": null, "checks": []}` + "\n",
 		},

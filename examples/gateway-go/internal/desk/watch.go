@@ -66,11 +66,10 @@ func (w *Watch) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if w.lost.Swap(&err) == nil || heard { // said once, not at each try
-			w.log("trading state: not known, which counts as HALTED: %v", err)
-		}
-		if heard {
+		w.lost.Store(&err)
+		if heard { // said once, not at each try
 			wait = firstWait
+			w.log("trading state: not known, which counts as HALTED: %v", err)
 		}
 		select {
 		case <-time.After(wait):

@@ -38,6 +38,8 @@ type Config struct {
 	Deadline time.Duration
 	// InFlight is how many messages of a stream may wait for their answers; latencies are honest at 1.
 	InFlight int
+	// IDPrefix stands before a tick's number in its request id, so that another run's ids are not taken for repeats.
+	IDPrefix string
 	// Limit is how many ticks are sent at most; 0: all.
 	Limit int
 }
@@ -97,8 +99,14 @@ func (g *Gateway) Latency() latency.Summary {
 // sent is a tick that is on its way.
 type sent struct {
 	index  int
+	id     string
 	symbol string
 	at     time.Time
+}
+
+// answer is an empty one to it.
+func (s sent) answer() answers.Answer {
+	return answers.Answer{Index: s.index, RequestID: s.id, Symbol: s.symbol}
 }
 
 // Unary sends each tick by a Predict of its own. When ctx ends, the call under way is waited for and none follows. A call
@@ -120,17 +128,17 @@ func (g *Gateway) ask(ctx context.Context, request *pb.PredictRequest) error {
 	// An answer under way is not thrown away: it may be an approved order.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.Deadline)
 	defer cancel()
-	call := sent{index: g.tally.Sent - 1, symbol: request.GetTick().GetSymbol(), at: time.Now()}
+	call := g.sending(request)
 	response, err := g.client.Predict(ctx, request)
 	answered := time.Now()
-	answer := answers.Answer{Index: call.index, Symbol: call.symbol}
+	answer := call.answer()
 	if err != nil {
 		failure := status.Convert(err)
 		answer.Code, answer.Message = failure.Code(), failure.Message()
 	} else {
 		answer.Response = response
-		if found := response.GetRequestId(); found != request.GetRequestId() {
-			return contractBroken("an answer to request %q, found one to %q", request.GetRequestId(), found)
+		if found := response.GetRequestId(); found != call.id {
+			return contractBroken("an answer to request %q, found one to %q", call.id, found)
 		}
 	}
 	return g.take(answer, call, answered)
@@ -153,7 +161,7 @@ func (g *Gateway) next(ctx context.Context, ticks Source) (*pb.PredictRequest, e
 		return nil, err
 	}
 	request := &pb.PredictRequest{
-		RequestId: strconv.Itoa(g.tally.Sent), Model: g.config.Model, BudgetUs: g.config.BudgetUs,
+		RequestId: g.config.IDPrefix + strconv.Itoa(g.tally.Sent), Model: g.config.Model, BudgetUs: g.config.BudgetUs,
 		Input: &pb.PredictRequest_Tick{Tick: tick},
 	}
 	if request.BudgetUs == 0 { // would mean none
@@ -161,6 +169,12 @@ func (g *Gateway) next(ctx context.Context, ticks Source) (*pb.PredictRequest, e
 	}
 	g.tally.Sent++
 	return request, nil
+}
+
+// sending notes that a request is about to be sent: its time starts now.
+func (g *Gateway) sending(request *pb.PredictRequest) sent {
+	symbol := request.GetTick().GetSymbol()
+	return sent{index: g.tally.Sent - 1, id: request.GetRequestId(), symbol: symbol, at: time.Now()}
 }
 
 // take does what an answer asks for: an order first, the books after it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -65,7 +64,7 @@ func (g *Gateway) send(
 			return errors.Join(err, stream.CloseSend())
 		}
 		message := &pb.PredictStreamRequest{Requests: []*pb.PredictRequest{request}}
-		pending <- sent{index: g.tally.Sent - 1, symbol: request.GetTick().GetSymbol(), at: time.Now()}
+		pending <- g.sending(request)
 		if err := stream.Send(message); err != nil {
 			return nil
 		}
@@ -81,7 +80,7 @@ func (g *Gateway) receive(
 		message, err := awaited(stream, call.at.Add(g.config.Deadline), cancel)
 		answered := time.Now()
 		if errors.Is(err, io.EOF) {
-			return contractBroken("an answer to request %d, found the end of the stream", call.index)
+			return contractBroken("an answer to request %q, found the end of the stream", call.id)
 		}
 		if err != nil {
 			return fmt.Errorf("the stream ended: %w", err)
@@ -117,10 +116,9 @@ func awaited(
 
 // only gives the one result that a message of one request is answered with.
 func only(message *pb.PredictStreamResponse, call sent) (answers.Answer, error) {
-	answer := answers.Answer{Index: call.index, Symbol: call.symbol}
-	id := strconv.Itoa(call.index)
-	if results := message.GetResults(); len(results) != 1 || results[0].GetRequestId() != id {
-		return answer, contractBroken("one result, of request %q, found %d: %v", id, len(results), results)
+	answer := call.answer()
+	if results := message.GetResults(); len(results) != 1 || results[0].GetRequestId() != call.id {
+		return answer, contractBroken("one result, of request %q, found %d: %v", call.id, len(results), results)
 	}
 	result := message.GetResults()[0]
 	answer.Code, answer.Message = codes.Code(result.GetCode()), result.GetMessage()
@@ -128,7 +126,7 @@ func only(message *pb.PredictStreamResponse, call sent) (answers.Answer, error) 
 		return answer, nil
 	}
 	if result.GetResponse() == nil {
-		return answer, contractBroken("a response to request %q, which is OK, found none", id)
+		return answer, contractBroken("a response to request %q, which is OK, found none", call.id)
 	}
 	answer.Response = result.GetResponse()
 	return answer, nil
