@@ -40,6 +40,33 @@ class Break:
 Fault = Callable[["MarketWorker", list[market_pb2.Tick]], Break | None]
 
 
+class Gate:
+    """A fault that is none: the market stands still once so many ticks have arrived, until it is opened.
+
+    Attributes:
+        reached: So many have.
+    """
+
+    def __init__(self, market: Market, arrived: int) -> None:
+        self.reached = threading.Event()
+        self._market = market
+        self._arrived = arrived
+        self._open = threading.Event()
+        market.fault = self
+
+    def __call__(self, _worker: MarketWorker, _ticks: list[market_pb2.Tick]) -> Break | None:
+        if len(self._market.arrived) >= self._arrived:
+            self.reached.set()
+            assert self._open.wait(60)
+        return None
+
+    def wait(self) -> None:
+        assert self.reached.wait(60)
+
+    def open(self) -> None:
+        self._open.set()
+
+
 def no_fault(_worker: MarketWorker, _ticks: list[market_pb2.Tick]) -> Break | None:
     return None
 

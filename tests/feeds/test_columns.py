@@ -21,16 +21,12 @@ QUOTES = st.builds(market_pb2.Quote, bid=NUMBERS, ask=NUMBERS, bid_size=NUMBERS,
 SYMBOLS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 STAMPS = st.integers(1, 2**63 - 1)
 SEQUENCES = st.integers(0, 2**64 - 1)
-TICKS = st.lists(
-    st.one_of(
-        st.builds(market_pb2.Tick, symbol=SYMBOLS, exchange_ts_ns=STAMPS, sequence=SEQUENCES, trade=TRADES),
-        st.builds(market_pb2.Tick, symbol=SYMBOLS, exchange_ts_ns=STAMPS, sequence=SEQUENCES, quote=QUOTES),
-        st.builds(
-            market_pb2.Tick, symbol=SYMBOLS, exchange_ts_ns=STAMPS, sequence=SEQUENCES, trade=TRADES, quote=QUOTES
-        ),
-    ),
-    max_size=60,
+TICK = st.one_of(
+    st.builds(market_pb2.Tick, symbol=SYMBOLS, exchange_ts_ns=STAMPS, sequence=SEQUENCES, trade=TRADES),
+    st.builds(market_pb2.Tick, symbol=SYMBOLS, exchange_ts_ns=STAMPS, sequence=SEQUENCES, quote=QUOTES),
+    st.builds(market_pb2.Tick, symbol=SYMBOLS, exchange_ts_ns=STAMPS, sequence=SEQUENCES, trade=TRADES, quote=QUOTES),
 )
+TICKS = st.lists(TICK, max_size=20)
 
 
 @given(TICKS)

@@ -11,13 +11,16 @@ import grpc
 
 from tickgate.v1 import market_data_pb2
 from tickgate_client.aio import WRITE_FAILED
-from tickgate_client.call_errors import CallError, DeadlineExceeded, InvalidRequest, ServerUnavailable, error_of_call
+from tickgate_client.call_errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, error_of_call
 from tickgate_client.errors import ContractBroken
 from tickgate_client.feeds.window import Message, RefusedTick, ResendWindow, request_of
 from tickgate_client.options import STREAM_DEADLINE_S
 
 # How the server names a tick of a message: `ticks[3].trade.price`.
 _TICK = re.compile(r"ticks\[(\d+)\]")
+
+_CAREFUL = 64
+"""Messages that go one at a time after a stream ended for a reason that may lie in one of them."""
 
 
 class Lane:
@@ -49,7 +52,7 @@ class Lane:
         self._on_answer = on_answer
         self._more = asyncio.Event()
         self._finishing = False
-        # Messages that are sent one at a time: one of them has a tick that the server refuses.
+        # Messages that are still sent one at a time.
         self._careful = 0
 
     def push(self, message: Message) -> None:
@@ -94,7 +97,7 @@ class Lane:
         if named is None or not self.window.in_flight:
             raise error
         if self.window.in_flight > 1:
-            self._careful = self.window.in_flight
+            self._one_at_a_time()
             return
         message = self.window.oldest()
         at = int(named.group(1))
@@ -139,7 +142,13 @@ class Lane:
             try:
                 response = await call.read()
             except grpc.RpcError as error:
-                raise _error_of_stream(error) from error
+                if error.code() is not grpc.StatusCode.INTERNAL or error.details() != WRITE_FAILED:
+                    raise error_of_call(error) from error
+                # The server's own status is lost: to see it, should it come again, nothing is written when it does.
+                self._one_at_a_time()
+                raise ServerUnavailable(
+                    "the stream ended while a message was being sent", status_code=grpc.StatusCode.UNAVAILABLE
+                ) from error
             if not isinstance(response, market_data_pb2.PublishTicksResponse):
                 if self._finishing and not len(self.window):
                     return
@@ -163,15 +172,10 @@ class Lane:
         self._more.set()
         self._on_answer(message, counts)
 
+    def _one_at_a_time(self) -> None:
+        self._careful = min(self.window.in_flight, _CAREFUL)
+
     def _expect(self, limit: asyncio.Timeout) -> None:
         """The next answer is due within the deadline from now, if there is one to come."""
         due = asyncio.get_running_loop().time() + self._deadline_s
         limit.reschedule(due if self.window.in_flight else None)
-
-
-def _error_of_stream(error: grpc.RpcError) -> CallError:
-    if error.code() is grpc.StatusCode.INTERNAL and error.details() == WRITE_FAILED:
-        return ServerUnavailable(
-            "the stream ended while a message was being sent", status_code=grpc.StatusCode.UNAVAILABLE
-        )
-    return error_of_call(error)

@@ -132,6 +132,11 @@ class AsyncMarketDataPublisher:
         """Ticks that were published and are not acknowledged."""
         return self._receipts.ticks
 
+    @property
+    def window_ticks(self) -> int:
+        """Ticks that may be unacknowledged."""
+        return self._settings.window_ticks
+
     async def connect(self, timeout_s: float = 5.0) -> None:
         """Ask for the topology, and wait until the connection to every worker stands.
 

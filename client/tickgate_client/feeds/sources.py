@@ -16,7 +16,7 @@ and used as `tickgate feed --source nats -o subject=ticks`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,10 @@ class TickBatch:
 
 
 class TickSource(ABC):
-    """Gives ticks in order, and is told how far they are through. All of it is called on one event loop.
-
-    Attributes:
-        dead_lettered: Messages that it put aside because they hold no tick.
-        reconnects: Connections to what it reads from that ended and were begun anew.
-    """
-
-    dead_lettered: int = 0
-    reconnects: int = 0
+    """Gives ticks in order, and is told how far they are through. All of it is called on one event loop."""
 
     @abstractmethod
-    def batches(self) -> AsyncIterator[TickBatch]:
+    def batches(self) -> AsyncGenerator[TickBatch, None]:
         """The ticks, a batch as soon as there is one; called once.
 
         The next batch is asked for when the publisher has room for it: a source that cannot wait is one that loses
@@ -75,6 +67,10 @@ class TickSource(ABC):
         Unless a source can put it aside, that ends the feed.
         """
         raise SourceFailed(f"batch {position!r}, tick {refused.index}", str(refused.error)) from refused.error
+
+    def counts(self) -> Mapping[str, int]:
+        """What it counted so far, by name: `dead_lettered` for messages put aside because they hold no tick, say."""
+        return {}
 
     @abstractmethod
     async def close(self) -> None:
@@ -102,11 +98,11 @@ class SourceOptions:
             raise self.bad(name, "nothing", "a value, it is needed")
         return found
 
-    def count(self, name: str, default: int, *, least: int = 1) -> int:
-        """A whole number, at least `least`."""
+    def count(self, name: str, default: int, *, least: int = 1, most: int = 2**63 - 1) -> int:
+        """A whole number from `least` to `most`."""
         found = self.text(name, str(default))
-        if not (found.isascii() and found.isdigit() and int(found) >= least):
-            raise self.bad(name, repr(found), f"a whole number of at least {least}")
+        if not (found.isascii() and found.isdigit() and len(found) < 20 and least <= int(found) <= most):
+            raise self.bad(name, repr(found), f"a whole number from {least} to {most}")
         return int(found)
 
     def number(self, name: str, default: float, *, least: float = 0.0) -> float:
