@@ -20,6 +20,7 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
 from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed
 from tickgate_server.features.fundamentals_file import Columns
+from tickgate_server.ingest.ingestion import IngestSettings
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.model_operations import Repository
@@ -140,6 +141,7 @@ def build_engine(
             replay=settings.clock.mode == "replay",
             future_limit_ns=int(settings.clock.future_limit_s * 1e9),
             stale_limit_ns=int(settings.clock.stale_limit_s * 1e9),
+            feature_age_limit_ns=int(settings.clock.feature_age_limit_s * 1e9),
             price_jump_sigmas=settings.ticks.price_jump_sigmas,
             price_jump_least=settings.ticks.price_jump_least,
             worker=settings.worker.index,
@@ -163,6 +165,20 @@ def build_engine(
             follow_s=settings.models.follow_s,
             watch=settings.models.watch,
         ),
+        ingest=ingest_settings(settings),
+    )
+
+
+def ingest_settings(settings: Settings) -> IngestSettings:
+    """How published ticks are taken in."""
+    section = settings.ingest
+    windows_ns = {name: int(feed.reorder_window_ms * 1e6) for name, feed in section.feeds.items()}
+    return IngestSettings(
+        queue_ticks=section.queue_ticks,
+        conflate=section.conflate,
+        windows_ns={name: window_ns for name, window_ns in windows_ns.items() if window_ns},
+        window_ticks=section.window_ticks,
+        slice_ns=section.slice_us * 1000,
     )
 
 

@@ -32,6 +32,8 @@ ADMIN_SOCKET = "admin.sock"
 # Read before any settings are: where compiled kernels are kept.
 _NOT_SETTINGS = {"TICKGATE_KERNEL_CACHE"}
 
+# Of a feed's name.
+FEED_BYTES = 32
 # Up to 31 years: as nanoseconds it fits an int64.
 Seconds = Annotated[float, Field(ge=0.0, le=1e9)]
 
@@ -177,6 +179,9 @@ class ClockSection(_Section):
     """`replay`: time is the ticks' own, none is late or early."""
     future_limit_s: Seconds = 1.0
     stale_limit_s: Seconds = 5.0
+    feature_age_limit_s: Seconds = Field(default_factory=lambda found: found["stale_limit_s"])
+    """How old a symbol's latest tick, or a vector of the caller's, may be in a request without a tick; default:
+    `stale_limit_s`."""
 
 
 class TicksSection(_Section):
@@ -186,6 +191,37 @@ class TicksSection(_Section):
     """A trade whose absolute log return is above so many EWMA volatilities a trade is held back; 0: none is."""
     price_jump_least: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.005
     """And above this."""
+
+
+class FeedSection(_Section):
+    """One feed of published ticks."""
+
+    reorder_window_ms: Annotated[float, Field(ge=0.0, le=60_000.0)] = 0.0
+    """Ticks wait so long for others that belong before them by `exchange_ts_ns` and sequence; 0: late ones are
+    rejected."""
+
+
+class IngestSection(_Section):
+    """Ticks that are published through MarketDataService."""
+
+    queue_ticks: Annotated[int, Field(ge=65_536, le=16_777_216)] = 131_072
+    """Most that wait, about 100 bytes each; what is beyond is answered RESOURCE_EXHAUSTED, or not read yet."""
+    conflate: bool = False
+    """While more than half of them wait, drop those that a later tick of their symbol supersedes."""
+    window_ticks: Annotated[int, Field(ge=1, le=16_777_216)] = 65_536
+    """Most ticks that one reorder window holds; at the bound the oldest go on early."""
+    slice_us: Annotated[int, Field(ge=10, le=10_000)] = 60
+    """How long ticks are applied before a request has its turn."""
+    feeds: dict[str, FeedSection] = {}
+    """By the name that a publisher gives its feed."""
+
+    @field_validator("feeds")
+    @classmethod
+    def _named(cls, feeds: dict[str, FeedSection]) -> dict[str, FeedSection]:
+        for name in feeds:
+            if not 0 < len(name.encode()) <= FEED_BYTES:
+                raise ValueError(f"feeds: expected names of 1 to {FEED_BYTES} bytes, got {name!r}")
+        return feeds
 
 
 class JournalSection(_Section):
@@ -309,6 +345,7 @@ class Settings(BaseSettings):
     instruments: InstrumentsSection = InstrumentsSection()
     clock: ClockSection = ClockSection()
     ticks: TicksSection = TicksSection()
+    ingest: IngestSection = IngestSection()
     journal: JournalSection = JournalSection()
     observer: ObserverSection = ObserverSection()
     shadow: ShadowSection = ShadowSection()
@@ -466,9 +503,10 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{key}.")
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each value by `section.key`; what names things of its own, symbols or feeds, is one value."""
+    for section, values in tree.items():
+        if isinstance(values, Mapping):
+            yield from ((f"{section}.{key}", value) for key, value in values.items())
         else:
-            yield f"{before}{key}", value
+            yield section, values
