@@ -211,3 +211,22 @@ def test_a_server_that_breaks_off_again_and_again_gets_every_tick_once_and_in_or
     assert source.told == list(range(1, 31))
     assert running.counts.resent > 0
     assert [one.sequence for one in market.accepted] == list(range(1, 601))
+
+
+def test_a_source_that_drops_a_cancellation_is_stopped_all_the_same(server: MarketServer) -> None:
+    class Deaf(ListSource):
+        async def batches(self) -> AsyncGenerator[TickBatch, None]:
+            async for batch in super().batches():
+                yield batch
+            self.all_read.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.Event().wait()
+
+    async def during(source: ListSource, _running: Feed, stop: asyncio.Event) -> None:
+        await source.all_read.wait()
+        stop.set()
+
+    source, _, through = feed(server.target, lambda: Deaf(batches_of(10, 3)), during=during)
+    assert (through, source.told) == (True, [1, 2, 3])

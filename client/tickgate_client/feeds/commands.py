@@ -24,6 +24,7 @@ from tickgate_client.feeds.metrics import served
 from tickgate_client.feeds.publisher import AsyncMarketDataPublisher
 from tickgate_client.feeds.show import live_line, show_feed
 from tickgate_client.feeds.sources import TickSource, open_source
+from tickgate_client.feeds.tasks import end
 
 _REFRESH_S = 0.25
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -169,8 +170,7 @@ async def _run(source: TickSource, asked: _Asked) -> None:
             if await running.run(stop, drain_s=asked.drain_s):
                 await publisher.finish()
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end(watching)
         await publisher.close()
         await source.close()
         show_feed(Console(), running, time.monotonic() - started)

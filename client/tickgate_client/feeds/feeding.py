@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from tickgate_client.feeds.counts import TickTally
 from tickgate_client.feeds.publisher import AsyncMarketDataPublisher
 from tickgate_client.feeds.sources import TickBatch, TickSource
+from tickgate_client.feeds.tasks import end
 from tickgate_client.feeds.window import MAX_TICKS, Published
 
 _MOST_BATCHES = 1024
@@ -91,8 +92,7 @@ class Feed:
         tasks: tuple[asyncio.Task[object], ...] = (reading, telling, stopping)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            reading.cancel()
-            await asyncio.wait({reading})
+            await end(reading)
             self._waiting.put_nowait(None)
             if not reading.cancelled() and reading.exception() is None:
                 await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,9 +103,7 @@ class Feed:
                 reading.result()
             return telling.done()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
 
     async def _read(self) -> None:
         async with contextlib.aclosing(self._source.batches()) as batches:

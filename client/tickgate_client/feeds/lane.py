@@ -13,6 +13,7 @@ from tickgate.v1 import market_data_pb2
 from tickgate_client.aio import WRITE_FAILED
 from tickgate_client.call_errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, error_of_call
 from tickgate_client.errors import ContractBroken
+from tickgate_client.feeds.tasks import end
 from tickgate_client.feeds.window import Message, RefusedTick, ResendWindow, request_of
 from tickgate_client.options import STREAM_DEADLINE_S
 
@@ -116,9 +117,7 @@ class Lane:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
 
     async def _write(self, call: Any, limit: asyncio.Timeout) -> None:
         while True:

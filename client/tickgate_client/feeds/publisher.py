@@ -33,6 +33,7 @@ from tickgate_client.errors import PublisherClosed
 from tickgate_client.feeds.columns import check, cut, split_columns
 from tickgate_client.feeds.counts import TickTally
 from tickgate_client.feeds.lane import Lane
+from tickgate_client.feeds.tasks import end
 from tickgate_client.feeds.window import Message, Published, Receipts, messages_of
 from tickgate_client.feeds.workers import Workers
 from tickgate_client.routes import Routes
@@ -195,8 +196,7 @@ class AsyncMarketDataPublisher:
         if self._failure is None:
             self._fail(PublisherClosed())
         if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
+            await end(self._serving)
         await self._workers.close()
 
     async def __aenter__(self) -> Self:
@@ -289,9 +289,7 @@ class AsyncMarketDataPublisher:
                 under_way -= done
             return None
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
 
     async def _keep(self, lane: Lane, routes: Routes) -> None:
         """One stream after the other, until `finish`."""

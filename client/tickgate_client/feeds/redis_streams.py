@@ -29,6 +29,7 @@ from tickgate_client.feeds.publisher import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from tickgate_client.feeds.redis_entries import fields_of_tick, ticks_of_entry
 from tickgate_client.feeds.redis_scripts import LEAVE, SET_IDLE, TAKE
 from tickgate_client.feeds.sources import SourceOptions, TickBatch, TickSource
+from tickgate_client.feeds.tasks import end
 from tickgate_client.feeds.window import RefusedTick
 
 _LOG = logging.getLogger(__name__)
@@ -138,8 +139,7 @@ class RedisStreamsSource(TickSource):
     async def close(self) -> None:
         """Let other consumers have at once what is not acknowledged."""
         if self._alive is not None:
-            self._alive.cancel()
-            await asyncio.gather(self._alive, return_exceptions=True)
+            await end(self._alive)
         of = self._of
         try:
             await self._set_idle(keys=[of.stream], args=[of.group, of.consumer, int(of.claim_idle_s * 1000)])
