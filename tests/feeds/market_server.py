@@ -185,10 +185,28 @@ def free_ports(count: int) -> list[int]:
 
 
 class MarketServer:
-    """Workers on fixed ports, that stop and start again."""
+    """Workers on fixed ports, that stop and start again.
 
-    def __init__(self, market: Market, workers: int = 1, ports: list[int] | None = None) -> None:
+    Args:
+        market: What they take ticks for.
+        workers: How many, on ports of their own.
+        ports: Of an earlier server.
+        credentials: None: plain text.
+        topology: Whether they know the topology, as data listeners do.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        workers: int = 1,
+        ports: list[int] | None = None,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        topology: bool = True,
+    ) -> None:
         self.market = market
+        self._credentials = credentials
+        self._has_topology = topology
         self.ports = ports or free_ports(workers)
         self.service_addresses = [f"127.0.0.1:{port}" for port in self.ports]
         self.target = self.service_addresses[0]
@@ -200,7 +218,11 @@ class MarketServer:
             worker = MarketWorker(self.market, index, len(self.ports), self._topology)
             add_MarketDataServiceServicer_to_server(worker, server)
             add_TopologyServiceServicer_to_server(worker, server)
-            assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+            address = f"127.0.0.1:{port}"
+            if self._credentials is None:
+                assert server.add_insecure_port(address) == port
+            else:
+                assert server.add_secure_port(address, self._credentials) == port
             server.start()
             self._servers.append(server)
         return self
@@ -215,7 +237,9 @@ class MarketServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _topology(self) -> topology_pb2.GetTopologyResponse:
+    def _topology(self) -> topology_pb2.GetTopologyResponse | None:
+        if not self._has_topology:
+            return None
         return topology_pb2.GetTopologyResponse(
             workers=[
                 topology_pb2.Worker(index=index, address=self.target, service_address=address)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
 from tests.feeds.market_server import Break, Market, MarketServer, MarketWorker, tick, ticks
+from tests.rpc.test_tls import Authority
 
+from tickgate.tls import read_credentials
 from tickgate.v1 import market_pb2
 from tickgate_client import (
     AsyncMarketDataPublisher,
@@ -258,3 +262,56 @@ def test_a_server_without_service_listeners_is_named(server: MarketServer) -> No
         with pytest.raises(NotSupported, match="worker 0 of 1 has no service listener"):
             publisher.connect()
         publisher.close()
+
+
+def test_a_service_listener_that_knows_no_topology_is_published_to_itself(market: Market) -> None:
+    with (
+        MarketServer(market, topology=False) as server,
+        MarketDataPublisher(server.target, feed="f") as publisher,
+    ):
+        publisher.connect()
+        assert publisher.publish(ticks(10)).result(10).tally.accepted == 10
+
+
+def test_several_threads_may_publish_each_its_symbols_in_order(server: MarketServer, market: Market) -> None:
+    with MarketDataPublisher(server.target, feed="f", window_ticks=50) as publisher, ThreadPoolExecutor(4) as threads:
+
+        def publish(symbol: str) -> None:
+            for number in range(1, 101):
+                publisher.publish([tick(symbol, number)])
+
+        for _ in threads.map(publish, "ABCD"):
+            pass
+        publisher.flush()
+        assert publisher.unacknowledged == 0
+    assert [market.sequences(symbol) for symbol in "ABCD"] == [list(range(1, 101))] * 4
+
+
+def test_ticks_go_over_tls_with_a_certificate_of_their_own(tmp_path: Path, market: Market) -> None:
+    authority = Authority(tmp_path, "desk")
+    server_pair, own = authority.sign("server"), authority.sign("feed")
+    trusted = authority.own.certificate
+    credentials = grpc.ssl_server_credentials(
+        [(server_pair.key.read_bytes(), server_pair.certificate.read_bytes())], trusted.read_bytes(), True
+    )
+    with MarketServer(market, credentials=credentials) as server:
+        mine = read_credentials(trusted, own.certificate, own.key)
+        with MarketDataPublisher(server.target, feed="f", channel_credentials=mine) as publisher:
+            publisher.connect()
+            assert publisher.publish(ticks(10)).result(10).tally.accepted == 10
+            assert publisher.publish_batch(columns_of(ticks(10, begin=10))).accepted == 10
+        with MarketDataPublisher(server.target, feed="f", patience_s=0.0) as stranger:
+            with pytest.raises(ServerUnavailable):
+                stranger.publish(ticks(1))
+            stranger.close()
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for wrong, said in (
+        ({"feed": ""}, "must be 1 to 32 bytes"),
+        ({"feed": "f", "deadline_s": 0.0}, "deadline_s is 0.0, must be positive and finite"),
+        ({"feed": "f", "patience_s": float("nan")}, "patience_s is nan, must not be negative"),
+        ({"feed": "f", "window_ticks": 0}, "window_ticks is 0, must be positive"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            MarketDataPublisher("127.0.0.1:1", **wrong)  # type: ignore[arg-type]

@@ -23,6 +23,9 @@ from tickgate_client.ticks import COLUMNS, TickFields, fields_of
 
 PACKED = "batch"
 
+_COLUMN_OF = {name.encode(): name for name in COLUMNS}
+_EMPTY = dict.fromkeys(COLUMNS, "")
+
 
 def ticks_of_entry(fields: Mapping[bytes, bytes]) -> list[market_pb2.Tick]:
     """The ticks of an entry, in order, at least one; raises BadTickEntry."""
@@ -31,12 +34,13 @@ def ticks_of_entry(fields: Mapping[bytes, bytes]) -> list[market_pb2.Tick]:
         if len(fields) > 1:
             raise BadTickEntry(PACKED, found="other fields beside it", expected="nothing beside it")
         return _unpacked(packed)
-    texts = dict.fromkeys(COLUMNS, "")
+    texts = _EMPTY.copy()
     for name, value in fields.items():
-        text = _text(name, "")
-        if text not in texts:
-            raise BadTickEntry(text, found="a field of that name", expected=f"{PACKED}, or of {', '.join(COLUMNS)}")
-        texts[text] = _text(value, text)
+        column = _COLUMN_OF.get(name)
+        if column is None:
+            expected = f"{PACKED}, or of {', '.join(COLUMNS)}"
+            raise BadTickEntry(_text(name, ""), found="a field of that name", expected=expected)
+        texts[column] = _text(value, column)
     return [TickFields(texts, _bad).tick()]
 
 
