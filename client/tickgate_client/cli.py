@@ -20,6 +20,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
         "explain": "Explain one decision: its tick, features, prediction and why, checks and limits, timings.",
+        "feed": "Publish market data from a source: each tick at least once, a symbol's in order.",
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
