@@ -253,7 +253,12 @@ class PaperBroker(ExecutionEngine):
     def subscribe(self, listener: Callable[[OrderEvent], None]) -> Callable[[], None]:
         """See ExecutionEngine.subscribe."""
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
 
     # -- the way to the venue ------------------------------------------------------------------------------------------
 
