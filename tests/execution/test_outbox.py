@@ -109,6 +109,19 @@ def test_an_order_is_begun_once_and_ends_when_it_is_filled_or_said_to_have_ended
             outbox.begin(1, "S1", Side.BUY, 2.0)
 
 
+def test_slippage_against_the_arrival_price_is_kept_with_the_fills(tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    with Outbox(path) as outbox:
+        outbox.begin(1, "S1", Side.BUY, 4.0, arrival_price=100.0)
+        outbox.begin(2, "S1", Side.SELL, 4.0)
+        outbox.fill(replace(fill(1), size=3.0, price=100.5), 1)
+    with Outbox(path) as outbox:
+        outbox.fill(replace(fill(7), symbol="S1", size=1.0, price=99.0), 1)
+        outbox.fill(replace(fill(9), symbol="S1", size=1.0, price=50.0), 2)
+        held = outbox.account.holdings["S1"]
+        assert (held.slippage, held.arrived) == (3.0 * 0.5 - 1.0, 400.0)
+
+
 def test_new_orders_wait_for_room_and_fills_do_not(tmp_path: Path) -> None:
     with Outbox(tmp_path / "box", capacity=2) as outbox:
         outbox.begin(1, "A", Side.BUY, 2.0)

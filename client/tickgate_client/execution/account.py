@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ class Holding:
         bought: Units in all.
         sold: Units in all.
         fills: How many there were.
+        slippage: Money lost against arrival prices, by the fills whose arrival price is known; fees are not in it.
+        arrived: Money that these fills would have been at their arrival prices, bought and sold alike.
     """
 
     position: float = 0.0
@@ -30,6 +33,8 @@ class Holding:
     bought: float = 0.0
     sold: float = 0.0
     fills: int = 0
+    slippage: float = 0.0
+    arrived: float = 0.0
 
 
 @dataclass(slots=True)
@@ -44,13 +49,22 @@ class Account:
     multiplier_of: Callable[[str], float] = lambda _symbol: 1.0
     holdings: dict[str, Holding] = field(default_factory=dict)
 
-    def book(self, fill: Fill) -> None:
-        """Add a fill. Conserves: position = bought - sold, cash = sum of sold less bought notionals less fees."""
+    def book(self, fill: Fill, arrival_price: float = math.nan) -> None:
+        """Add a fill. Conserves: position = bought - sold, cash = sum of sold less bought notionals less fees.
+
+        Args:
+            fill: What changed hands.
+            arrival_price: Of the market when its order was asked for; NaN: not known.
+        """
         held = self.holdings.setdefault(fill.symbol, Holding())
         held.position += fill.side.sign * fill.size
         if abs(held.position) < _DUST * fill.size:
             held.position = 0.0
         held.cash -= fill.side.sign * fill.size * fill.price * self.multiplier_of(fill.symbol) + fill.fee
+        if math.isfinite(arrival_price):
+            worth = fill.size * self.multiplier_of(fill.symbol)
+            held.slippage += fill.side.sign * (fill.price - arrival_price) * worth
+            held.arrived += arrival_price * worth
         held.fees += fill.fee
         held.fills += 1
         if fill.side is Side.BUY:

@@ -189,7 +189,7 @@ class GatewayCore:
             return refused
         try:
             parent = ParentOrder(approval, self._plan(approval), self.settings.prefix)
-            self.outbox.begin(approval.order_id, approval.symbol, approval.side, approval.size)
+            self.outbox.begin(approval.order_id, approval.symbol, approval.side, approval.size, approval.arrival_price)
         except OrderReused:
             return Refusal.SIGNAL_DUPLICATE, ""
         except OutboxFull as error:

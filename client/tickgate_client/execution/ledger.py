@@ -32,6 +32,7 @@ class BegunOrder:
         symbol: Its own.
         side: Its side.
         size: Units.
+        arrival_price: Of the market when it was asked for; None: not known.
         filled: Units, as recorded.
     """
 
@@ -39,6 +40,7 @@ class BegunOrder:
     symbol: str
     side: Side
     size: float
+    arrival_price: float | None = None
     filled: float = 0.0
 
 
@@ -127,11 +129,12 @@ class OutboxLedger:
             self._load(path, body)
 
     def _take_fill(self, fill: Fill, order_id: int) -> None:
-        self.account.book(fill)
+        begun = self.begun.get(order_id)
+        arrival_price = None if begun is None else begun.arrival_price
+        self.account.book(fill, math.nan if arrival_price is None else arrival_price)
         self.revision += 1
         self.newest_fill_ns = max(self.newest_fill_ns, fill.exchange_ts_ns)
         _remember(self._fills, fill.fill_id, content(fill))
-        begun = self.begun.get(order_id)
         if begun is not None:
             begun.filled += fill.size
             if begun.filled >= begun.size * (1.0 - _DUST):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -86,8 +87,15 @@ class Outbox:
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
-    def begin(self, order_id: int, symbol: str, side: Side, size: float) -> None:
+    def begin(self, order_id: int, symbol: str, side: Side, size: float, arrival_price: float = math.nan) -> None:
         """Record that an approved order is about to be worked.
+
+        Args:
+            order_id: The server's.
+            symbol: Its own.
+            side: Its side.
+            size: Units.
+            arrival_price: Of the market when it was asked for; NaN: not known.
 
         Raises OrderReused, OutboxFull or OutboxUnwritable: then it must not be.
         """
@@ -96,7 +104,12 @@ class Outbox:
                 raise OrderReused(str(order_id))
             if len(self._ledger.waiting) >= self.capacity:
                 raise OutboxFull(len(self._ledger.waiting), self.capacity)
-            self._append(Kind.ORDER, asdict(BegunOrder(order_id, symbol, side, size)))
+            self._append(
+                Kind.ORDER,
+                asdict(
+                    BegunOrder(order_id, symbol, side, size, arrival_price if math.isfinite(arrival_price) else None)
+                ),
+            )
 
     def fill(self, fill: Fill, order_id: int) -> bool:
         """Record a fill, once by its id; False: it was recorded before.
