@@ -391,6 +391,9 @@ def test_a_lost_server_cancels_what_works_and_counts_as_halted_until_it_is_heard
         server.start(port)
         until(lambda: desk.gateway.desk.view.state is DeskState.ACTIVE)
         assert desk.settled().states(1)[-1] == "CANCELLED"
+        assert not desk.gateway.checks.positions_agree
+        until(lambda: desk.gateway.step() or desk.gateway.checks.positions_agree)
+        assert desk.server.positions() == desk.outbox.positions()
 
 
 def test_a_desk_that_says_nothing_any_more_is_lost(tmp_path: Path, server: ScriptedDesk) -> None:

@@ -1,5 +1,6 @@
 """The paper desk on real ticks, as its users run it: killed in the middle, it loses no fill and books none twice."""
 
+import gzip
 import itertools
 import json
 import os
@@ -7,27 +8,34 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from tests.support.packages import publish_logistic
-from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, served
 from tests.support.real_data import SPOT_BTC, capture_path
 
-from tickgate.v1 import portfolio_pb2 as pb
-from tickgate.v1.portfolio_pb2_grpc import PortfolioServiceStub
-from tickgate_client import read_ticks, write_csv
+from tickgate.v1 import market_pb2
+from tickgate_client import write_csv
 from tickgate_server.journal.entries import ControlEntry, DecisionEntry
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.reader import JournalReader
-from tickgate_server.risk.reports import OrderState
 
 LATE_S = 240.0
 PAPER = [sys.executable, "-c", "from tickgate_client.cli import main; main()", "paper"]
-RISK = {"risk_budget": 0.5, "max_repeats": "off", "max_orders_per_s_symbol": "off", "max_orders_per_s": "off"}
+TICKS = 900
+SETTINGS = """
+[risk]
+risk_budget = 0.5
+max_var = "off"
+max_correlation = "off"
+max_repeats = "off"
+[observer]
+mode = "none"
+[shadow]
+mode = "none"
+"""
 VENUE = """
 [calls]
 deadline_ms = 30000
@@ -56,24 +64,35 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(models: Path) -> Iterator[Served]:
-    environment = {f"TICKGATE_RISK__{name.upper()}": str(value) for name, value in RISK.items()}
-    with served(models, "--clock", "replay", environment=environment) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The capture's first trades, each with the quote in force, as a file that the client alone can read."""
     path = tmp_path_factory.mktemp("feed") / "ticks.csv.gz"
-    write_csv(path, itertools.islice(read_ticks("binance", capture_path(SPOT_BTC)), 1_000))
+    write_csv(path, itertools.islice(trades_of(capture_path(SPOT_BTC)), TICKS))
     return path
 
 
-def configured(folder: Path, feed: Path, server: str, ticks: int) -> Path:
+def trades_of(path: Path) -> Iterator[market_pb2.Tick]:
+    quote = None
+    with gzip.open(path, "rt") as lines:
+        for line in lines:
+            message = json.loads(line.partition(" ")[2])
+            said = message.get("data", {})
+            if message.get("stream", "").endswith("@bookTicker"):
+                bid, bid_size, ask, ask_size = (float(said[name]) for name in "bBaA")
+                quote = market_pb2.Quote(bid=bid, ask=ask, bid_size=bid_size, ask_size=ask_size)
+            elif message.get("stream", "").endswith("@trade"):
+                trade = market_pb2.Trade(price=float(said["p"]), size=float(said["q"]))
+                stamp_ns = int(said["T"]) * 1_000_000
+                yield market_pb2.Tick(
+                    symbol=said["s"], exchange_ts_ns=stamp_ns, sequence=said["t"], trade=trade, quote=quote
+                )
+
+
+def configured(folder: Path, feed: Path, models: Path) -> Path:
+    (folder / "settings.toml").write_text(SETTINGS)
     path = folder / "paper.toml"
-    said = f'folder = "run"\n[feed]\nsource = "{feed}"\nlimit = {ticks}\n'
-    path.write_text(f"{said}[server]\nwait_s = {LATE_S}\n{server}\n{VENUE}")
+    said = f'folder = "run"\n[feed]\nsource = "{feed}"\n'
+    path.write_text(f'{said}[server]\nmodels = "{models}"\nsettings = "settings.toml"\nwait_s = {LATE_S}\n{VENUE}')
     return path
 
 
@@ -89,42 +108,65 @@ def finished(path: Path) -> dict[str, Any]:
     return dict(json.loads((path.parent / "run" / "report.json").read_text()))
 
 
-def kill_after(path: Path, ticks: int) -> None:
-    """Run it until it has asked about so many ticks."""
-    with subprocess.Popen([*PAPER, str(path)], stdout=subprocess.DEVNULL) as process:
-        give_up = time.monotonic() + LATE_S
-        while asked(path.parent) < ticks:
-            assert process.poll() is None
-            assert time.monotonic() < give_up
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+def server_pid(folder: Path) -> int:
+    return int((folder / "run" / "server.pid").read_text())
 
 
-def test_killed_twice_on_a_real_capture_no_fill_is_lost_or_doubled_and_no_late_signal_executed(
-    server: Served, feed: Path, tmp_path: Path
-) -> None:
-    path = configured(tmp_path, feed, f'target = "{server.address}"\nservice = "{server.service}"', 1_000)
-    kill_after(path, 300)
-    kill_after(path, 650)
-    report = finished(path)
-    assert (report["starts"], report["ticks"], report["positions_agree"]) == (3, 1_000, True)
-    assert report["reports_refused"] == 0
+def reach(process: "subprocess.Popen[str]", folder: Path, ticks: int) -> None:
+    """Wait until it has asked about so many ticks."""
+    give_up = time.monotonic() + LATE_S
+    while asked(folder) < ticks:
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
 
-    row = report["symbols"][0]
-    with grpc.insecure_channel(server.service, options=CHANNEL_OPTIONS) as channel:
-        portfolio = PortfolioServiceStub(channel).GetPortfolio(pb.GetPortfolioRequest(), timeout=CALL_S).portfolio
-    assert {one.symbol: one.filled for one in portfolio.positions if one.filled} == pytest.approx(
-        {row["symbol"]: row["position"]} if row["position"] else {}, abs=1e-9
-    )
-    assert [one for one in portfolio.orders if one.state == OrderState.ACCEPTED] == []
 
+def run_killed(path: Path, moments: list[tuple[str, int]]) -> int:
+    """Start it, kill what is named once so many ticks were asked about, and start the client again; its starts."""
+    folder, starts = path.parent, 0
+    while moments:
+        starts += 1
+        with subprocess.Popen([*PAPER, str(path)], stdout=subprocess.DEVNULL, text=True) as process:
+            while moments:
+                victim, ticks = moments.pop(0)
+                reach(process, folder, ticks)
+                if victim in ("server", "both"):
+                    os.kill(server_pid(folder), signal.SIGKILL)
+                if victim in ("client", "both"):
+                    process.kill()
+                    break
+            else:
+                process.kill()
+    return starts + 1
+
+
+def journal_of(folder: Path) -> tuple[dict[int, Any], list[Any]]:
+    """The server's approvals by order id, and the fills that it booked."""
     approved: dict[int, Any] = {}
     fills = []
-    for entry in JournalReader(server.process.journal):
+    for entry in JournalReader(folder):
         if isinstance(entry, DecisionEntry) and entry.row["order_size"] > 0.0:
             approved[entry.sequence] = entry.row
-        elif isinstance(entry, ControlEntry) and entry.code == ControlKind.FILL:
+        elif isinstance(entry, ControlEntry) and entry.code == ControlKind.FILL and not entry.restated:
             fills.append(entry.payload)
+    return approved, fills
+
+
+def test_client_and_server_killed_in_turn_on_a_real_capture_lose_no_fill_and_book_none_twice(
+    models: Path, feed: Path, tmp_path: Path, soak: Callable[[int, int], int]
+) -> None:
+    path = configured(tmp_path, feed, models)
+    kills = soak(2, 20)
+    victims = itertools.islice(itertools.cycle(["server", "both", "client"]), kills)
+    starts = run_killed(path, [(victim, (at + 1) * TICKS // (kills + 1)) for at, victim in enumerate(victims)])
+    report = finished(path)
+    assert (report["starts"], report["ticks"], report["positions_agree"]) == (starts, TICKS, True)
+    assert (report["reports_refused"], report["differences"]) == (0, [])
+    assert sum(report["reasons"].values()) == TICKS
+    assert report["run"] in (path.parent / "run" / "report.html").read_text()
+
+    row = report["symbols"][0]
+    approved, fills = journal_of(tmp_path / "run" / "journal")
     assert len(fills) == row["fills"] > 20
     assert len({fill["fill_id"] for fill in fills}) == len(fills)
     cash = sum((-1 if fill["side"] == 1 else 1) * fill["size"] * fill["price"] - fill["fee"] for fill in fills)
@@ -138,20 +180,5 @@ def test_killed_twice_on_a_real_capture_no_fill_is_lost_or_doubled_and_no_late_s
         sign = 1 if fill["side"] == 1 else -1
         assert sign * fill["price"] <= sign * order["limit_price"]
     assert all(units <= approved[order_id]["order_size"] * (1 + 1e-9) for order_id, units in filled.items())
-
-
-def test_a_run_with_a_server_of_its_own_reports_and_the_server_ends_with_it(
-    models: Path, feed: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "settings.toml").write_text(
-        '[risk]\nrisk_budget = 0.5\nmax_var = "off"\nmax_correlation = "off"\nmax_repeats = "off"\n'
-    )
-    report = finished(configured(tmp_path, feed, f'models = "{models}"\nsettings = "settings.toml"', 250))
-    assert report["ticks"] == sum(report["reasons"].values()) == report["statuses"]["OK"] == 250
-    assert sum(report["orders"].values()) > 0
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert report["run"] in page
-    assert "Profit and loss" in page
     log = [json.loads(line)["event"] for line in (tmp_path / "run" / "server.log").read_text().splitlines()]
-    assert "serving" in log
     assert log[-1] == "stopped"

@@ -51,6 +51,7 @@ from tickgate_client.sla.monitor import SlaMonitor
 
 _LOG = logging.getLogger(__name__)
 
+_AGAIN_S = 1.0  # after a comparison that told nothing
 _SIDES = {signal_pb2.ACTION_BUY: Side.BUY, signal_pb2.ACTION_SELL: Side.SELL}
 _REPORTED = {
     OrderState.CANCELLED: portfolio_pb2.ORDER_STATE_CANCELLED,
@@ -94,6 +95,7 @@ class GatewayCore:
         self._parents: dict[int, ParentOrder] = {}
         self._prices: dict[str, float] = {}
         self._flattening = False
+        self._compare_due_s: float | None = None
         self._running = threading.Event()
         self._stopping = threading.Event()
         self._idle = threading.Event()
@@ -201,11 +203,14 @@ class GatewayCore:
     # -- orders --------------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Send the children that are due, and end what has ended."""
+        """Send the children that are due, end what has ended, and compare positions after the desk was lost."""
         with self._guarded():
             for parent in list(self._parents.values()):
                 self._send_due(parent)
             self._flatten_if_quiet()
+        due_s = self._compare_due_s
+        if due_s is not None and time.monotonic() >= due_s and self.desk.view.state is not DeskState.LOST:
+            self.reconcile()
 
     def cancel_all(self, *, symbol: str | None = None) -> None:
         """Send no more children, and ask for those at work to be taken back; of one symbol, or of all."""
@@ -328,6 +333,7 @@ class GatewayCore:
             settle_s=settings.settle_s,
         )
         agreed, self.checks.positions_agree = self.checks.positions_agree, found.agrees
+        self._compare_due_s = None if found.conclusive else time.monotonic() + _AGAIN_S
         if not found.agrees or not agreed:
             self._tell(found)
         return found
@@ -354,6 +360,9 @@ class GatewayCore:
                 self._monitor.server_lost(view.why)
             else:
                 self._monitor.server_found()
+        if view.state is DeskState.LOST:
+            self.checks.positions_agree = False  # who comes back may have another book
+            self._compare_due_s = time.monotonic()
         if view.state in (DeskState.HALTED, DeskState.LOST):
             self.cancel_all()
         self._tell(DeskChanged(view))

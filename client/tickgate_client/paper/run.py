@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import grpc
@@ -153,18 +153,19 @@ class PaperRun:
             self._await_server(self.gateway.reporter.last_error)
 
     def _await_server(self, why: Exception | None) -> None:
-        """Wait until the desk is heard of again; raises ServerUnavailable if it is not in time."""
+        """Wait until the server answers and its desk is heard of; raises ServerUnavailable if not in time."""
         due_s = time.monotonic() + self.config.server.wait_s
-        self._server.ensure()
-        while self.gateway.desk.view.state is DeskState.LOST:
-            if time.monotonic() > due_s:
-                raise ServerUnavailable(
-                    f"{self._server.target} did not come back within {self.config.server.wait_s:g} s ({why})",
-                    status_code=grpc.StatusCode.UNAVAILABLE,
-                )
+        while time.monotonic() < due_s:
             time.sleep(_LOOK_S)
             self._server.ensure()
-        self._client.connect(max(due_s - time.monotonic(), _LOOK_S))
+            with suppress(ServerUnavailable):
+                self._client.connect(1.0)
+                if self.gateway.desk.view.state is not DeskState.LOST:
+                    return
+        raise ServerUnavailable(
+            f"{self._server.target} did not come back within {self.config.server.wait_s:g} s ({why})",
+            status_code=grpc.StatusCode.UNAVAILABLE,
+        )
 
     def _reconcile(self) -> Reconciliation:
         self._reconcile_ns = self.broker.now_ns()

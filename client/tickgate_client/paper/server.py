@@ -9,14 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tickgate_client.errors import TickgateError
+from tickgate_client.paper import served
 from tickgate_client.paper.config import Server
 
 _STOP_S = 30.0
+_LOOK_S = 0.02
 _LINES = 20
 
 
@@ -39,7 +42,7 @@ class PaperServer:
 
     Args:
         config: As configured.
-        folder: Of the run: `journal/` and `server.log` are made in it.
+        folder: Of the run: `journal/`, `server.log` and `server.pid` are made in it.
 
     Attributes:
         target: Data listener.
@@ -50,6 +53,7 @@ class PaperServer:
         self._config = config
         self._folder = folder
         self._log = folder / "server.log"
+        self._pid_file = folder / "server.pid"
         self._process: subprocess.Popen[str] | None = None
         self.target, self.service = config.target, config.service
 
@@ -80,15 +84,17 @@ class PaperServer:
     def _start(self) -> None:
         settings = ["--config", self._config.settings] if self._config.settings else []
         command = [
-            *(sys.executable, "-m", "tickgate_client.paper.served", str(os.getpid()), "serve", *settings),
+            *(sys.executable, "-m", served.__name__, str(os.getpid()), "serve", *settings),
             *("--models", self._config.models, "--clock", "replay", "--journal", str(self._folder / "journal")),
             # The same ones after a restart: clients of it come back by themselves.
             *("--listen", self.target or "127.0.0.1:0", "--service-listen", self.service or "127.0.0.1:0"),
             *("--admin-listen", f"unix:{self._folder / 'admin.sock'}", "--metrics-listen", ""),
         ]
+        self._wait_for_the_last_one()
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             command, stderr=subprocess.PIPE, text=True
         )
+        self._pid_file.write_text(str(self._process.pid))
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._follow, args=(self._process, lines), daemon=True).start()
         said: list[str] = []
@@ -106,6 +112,14 @@ class PaperServer:
                 self.target, self.service = found
                 return
 
+    def _wait_for_the_last_one(self) -> None:
+        """Wait until the server of a process that was killed has drained: it holds the journal."""
+        due_s = time.monotonic() + self._config.wait_s
+        while self._pid_file.exists() and _is_ours(int(self._pid_file.read_text())):
+            if time.monotonic() > due_s:
+                raise ServerNotStarted(self._log, "the one of an earlier run does not end")
+            time.sleep(_LOOK_S)
+
     def _follow(self, process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
         stream = process.stderr
         if stream is None:
@@ -117,6 +131,14 @@ class PaperServer:
                 if lines.qsize() < 1024:  # nobody reads them once it serves
                     lines.put(line)
         lines.put(None)
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a process is a server that a paper run started, and no other that has its number by now."""
+    try:
+        return f"\0{served.__name__}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _serving(line: str) -> tuple[str, str] | None:
