@@ -26,6 +26,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "See which model versions serve, load and promote them, and compare them.",
         "observe": "Follow a journal: serve its metrics and write its control block.",
+        "paper": "Trade recorded ticks on paper, from feed to portfolio, as CONFIG (a TOML file) says.",
         "portfolio": "See what is held, open and lost, and correct it.",
         "predict": "Ask a server for one signal.",
         "query": "Ask the decision log: one SELECT over Parquet and the live journal at once.",
