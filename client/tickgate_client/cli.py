@@ -16,6 +16,7 @@ GROUP = "tickgate.verbs"
 # One line for each verb of our own: `tickgate --help` imports none of them.
 _SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
+        "check-data": "Hold a recorded file to the server's rules: rows by reason, gaps, price jumps, spreads.",
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
