@@ -27,7 +27,7 @@ class Sketch:
     __slots__ = ("_counts", "greatest", "least", "total")
 
     def __init__(self) -> None:
-        self._counts = np.zeros(_BINS + 2, np.int64)
+        self._counts = np.zeros(0, np.int64)  # a thousand symbols have no late tick: their bins come with the first
         self.total = 0
         self.least = self.greatest = math.nan
 
@@ -37,6 +37,8 @@ class Sketch:
             return
         scaled = np.log(np.maximum(values, _LEAST) / _LEAST) / math.log(_GAMMA)
         places = np.clip(np.ceil(scaled), 0, _BINS + 1).astype(np.int64)
+        if not self.total:
+            self._counts = np.zeros(_BINS + 2, np.int64)
         self._counts += np.bincount(places, minlength=_BINS + 2)
         self.total += values.size
         self.least = float(np.fmin(self.least, values.min()))

@@ -1,7 +1,8 @@
 """What is counted of screened pieces, by symbol and in all, in memory that does not grow with the file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,8 +221,7 @@ class Tally:
     def _take_silences(self, screened: Screened, places: NDArray[np.int64]) -> None:
         piece, facts = screened.piece, screened.verdicts.facts
         applied = np.flatnonzero(screened.reasons == Reason.ACCEPTED)
-        for place in np.unique(places[applied]).tolist():
-            rows = applied[places[applied] == place]
+        for place, rows in _by_place(places, applied):
             kept = self.of_symbol[place]
             stamps_ns, silences_ns = piece.stamps_ns[rows], facts[rows, SILENCE_NS]
             kept.first_ns = kept.first_ns or int(stamps_ns[0])
@@ -250,18 +250,25 @@ class Tally:
         stepped = screened.reasons == Reason.OUT_OF_ORDER
         steps_ms = verdicts.facts[:, STEP_NS] / _NS_PER_MS
         self.steps.take(steps_ms[stepped])
-        for place in np.unique(places[stepped]).tolist():
-            self.of_symbol[place].steps.take(steps_ms[stepped & (places == place)])
+        for place, rows in _by_place(places, np.flatnonzero(stepped)):
+            self.of_symbol[place].steps.take(steps_ms[rows])
 
     def _take_spreads(self, screened: Screened, places: NDArray[np.int64], accepted: NDArray[np.bool_]) -> None:
         piece = screened.piece
-        quoted = accepted & (piece.kinds & market.QUOTE != 0)
-        bids, asks = piece.values[quoted, 2], piece.values[quoted, 3]
+        bids, asks = piece.values[:, 2], piece.values[:, 3]
         spreads_bps = _BPS * (asks - bids) / (bids / 2.0 + asks / 2.0)
-        self.spreads.take(spreads_bps)
-        of_rows = places[quoted]
-        for place in np.unique(of_rows).tolist():
-            self.of_symbol[place].spreads.take(spreads_bps[of_rows == place])
+        quoted = np.flatnonzero(accepted & (piece.kinds & market.QUOTE != 0))
+        self.spreads.take(spreads_bps[quoted])
+        for place, rows in _by_place(places, quoted):
+            self.of_symbol[place].spreads.take(spreads_bps[rows])
+
+
+def _by_place(places: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Some rows, by the place that each has, in their order."""
+    order = rows[np.argsort(places[rows], kind="stable")]
+    borders = np.flatnonzero(np.diff(places[order], prepend=-1, append=-1)) if rows.size else np.zeros(0, np.int64)
+    for begin, end in pairwise(borders.tolist()):
+        yield int(places[order[begin]]), order[begin:end]
 
 
 def _take_sessions(
