@@ -24,6 +24,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "See which model versions serve, load and promote them, and compare them.",
         "observe": "Follow a journal: serve its metrics and write its control block.",
+        "parity": "Compare the features that were served with training's of the same ticks, bit for bit.",
         "portfolio": "See what is held, open and lost, and correct it.",
         "predict": "Ask a server for one signal.",
         "reduce": "Let only orders pass that reduce a position.",
