@@ -1,10 +1,12 @@
 """`tickgate parity`: what was served beside training's features of the same ticks."""
 
+import gzip
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from tests.support.messages import SECOND_NS, START_NS, features, tick
 from tests.support.packages import publish_forest, publish_logistic
 from tests.support.processes import run, served
-from tests.support.real_data import SPOT_ETH, capture_path, ticks
+from tests.support.real_data import SPOT_ETH, capture_path
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_client.ticks import write_csv
@@ -180,9 +182,15 @@ def test_a_server_that_missed_ticks_of_the_file_differs_where_it_did(tmp_path: P
     assert 500 < found["differences"][0]["sequence"] <= 530
 
 
+def beginning(capture: Path, place: Path, lines: int) -> Path:
+    with gzip.open(capture) as file:
+        place.write_bytes(b"".join(islice(file, lines)))
+    return place
+
+
 def test_a_real_server_over_a_real_capture_serves_what_training_computes(tmp_path: Path) -> None:
     publish_logistic(tmp_path / "models", features=feature_set("micro32", GAP_NS), latency_budget_ms=60_000.0)
-    source = str(capture_path(SPOT_ETH))
+    source = str(beginning(capture_path(SPOT_ETH), tmp_path / "capture", lines=8_000))
     with served(tmp_path / "models", "--clock", "replay") as server:
         shape = ["--format", "binance", "--target", server.address, "--deadline-ms", "30000", "--stream"]
         done = run("replay-ticks", source, *shape)
@@ -190,8 +198,8 @@ def test_a_real_server_over_a_real_capture_serves_what_training_computes(tmp_pat
         assert server.process.stop() == 0
         status, found = compare(server.process.journal, source, "--format", "binance")
     assert status == 0
-    assert found["decisions"] == ticks(SPOT_ETH).height
-    assert found["equal"] > 5_000
+    assert found["decisions"] == found["file"]["rows"]
+    assert found["equal"] > 1_000
     assert set(without(found)) == {"WARM_UP"}
 
 
