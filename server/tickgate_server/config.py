@@ -23,6 +23,7 @@ from pydantic_settings import (
 from tickgate_server.models.promotion import PromotionLimits
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.risk.limits import Limits
+from tickgate_server.store_settings import StoreSettings
 
 PREFIX = "TICKGATE_"
 NESTED = "__"
@@ -316,6 +317,7 @@ class Settings(BaseSettings):
     risk_values: RiskValueSettings = RiskValueSettings()
     fundamentals: FundamentalsSection = FundamentalsSection()
     promotion: PromotionLimits = PromotionLimits()
+    store: StoreSettings = StoreSettings()
     worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()
 
@@ -323,6 +325,12 @@ class Settings(BaseSettings):
     def _limits_once(self) -> "Settings":
         if self.desk.limits_file is not None and self.risk != Limits():
             raise ValueError("desk.limits_file stands in place of [risk]: expected one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _store_has_journal(self) -> "Settings":
+        if self.store.mode != "none" and self.journal.folder is None:
+            raise ValueError("store.mode needs journal.folder: the store is written from the journal")
         return self
 
     @model_validator(mode="after")
@@ -375,7 +383,7 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
         key = ".".join(map(str, first["loc"]))
         within = {origin for known, origin in origins.items() if known.startswith(f"{key}.")}
         origin = origins.get(key) or ", ".join(sorted(within)) or "settings"
-        raise SettingsInvalid(f"{origin}: {key}: {first['msg']} (got {first['input']!r})") from error
+        raise SettingsInvalid(f"{origin}: {key}: {first['msg']} (got {_masked(key, first['input'])!r})") from error
     return settings, {key: origins.get(key, "default") for key in flatten(settings)}
 
 
@@ -416,6 +424,13 @@ def admin_address(settings: Settings) -> str:
 def flatten(settings: Settings) -> dict[str, Any]:
     """Every value by its dotted key."""
     return dict(_leaves(settings.model_dump(mode="json")))
+
+
+def _masked(key: str, value: Any) -> Any:
+    """A value as an error may show it: what is, or holds, a password is not."""
+    if isinstance(value, Mapping):
+        return {name: _masked(name, inner) for name, inner in value.items()}
+    return "**********" if value and key.endswith("password") else value
 
 
 def _file(file: Path) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def worker_settings(settings: Settings, index: int, listening: Mapping[str, str]
     tree = settings.model_dump(mode="json")
     count = settings.server.workers
     tree["server"] |= {**listening, "metrics_listen": "", "workers": 1}
+    tree["store"] = settings.store.with_secrets()
     tree["worker"] = {"index": index, "count": count}
     if settings.journal.folder is not None:
         tree["journal"]["folder"] = str(journal_folder(settings.journal.folder, index))
