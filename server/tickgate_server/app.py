@@ -18,8 +18,8 @@ from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
-from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed
-from tickgate_server.features.fundamentals_file import Columns
+from tickgate_server.features.fundamentals_feed import FundamentalsFeed
+from tickgate_server.fundamentals_sources import fundamentals_source
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.model_operations import Repository
@@ -170,13 +170,12 @@ def feed_fundamentals(settings: Settings) -> FundamentalsFeed | None:
     """What reads the fundamentals that the settings name, with the first of them; None where they name none.
 
     Raises:
-        FundamentalsInvalid: The file cannot be used, and the journal's folder has none that was in force before.
+        FundamentalsInvalid: They cannot be used, and the journal's folder has none that was in force before.
     """
     section = settings.fundamentals
-    if section.file is None:
+    if not section.named:
         return None
-    columns = Columns(section.symbol, section.name, section.value, section.as_of, section.as_of_unit, section.time_zone)
-    return FundamentalsFeed(FileSource(section.file, columns), settings.journal.folder, section.refresh_s)
+    return FundamentalsFeed(fundamentals_source(settings), settings.journal.folder, section.refresh_s)
 
 
 def limits_in_force(settings: Settings) -> Limits:
