@@ -29,8 +29,9 @@ PAUSE_S = 0.02
 TURN_S = 0.1
 STATUS_S = 0.5
 CHECKPOINT_S = 30.0
-# At the end, what waits is written for so long.
+# At the end, what waits is written for so long; to a Redis that does not answer, for less.
 FLUSH_S = 3.0
+FLUSH_UNANSWERED_S = 0.5
 _RETRY_S = 0.05
 _LOG = structlog.get_logger()
 
@@ -127,7 +128,7 @@ class StoreService:
             while True:
                 last = end.is_set()
                 more = sum(followed.catch_up(TURN_S) for followed in self._followed)
-                self._hand_on(writer, last=last and not more)
+                self._hand_on(writer)
                 if not writer.alive:
                     raise RuntimeError("the writer's thread ended")
                 if last and not more:
@@ -150,7 +151,7 @@ class StoreService:
         return FollowedJournal(folder, replica, start)
 
     def _hand_on(self, writer: Writer, *, last: bool = False) -> None:
-        """Give the writer the states that changed, and tell how things are, each in its time."""
+        """Give the writer the states that changed, tell how things are, and keep checkpoints, each in its time."""
         now_s = time.monotonic()
         if writer.reconnected:
             writer.reconnected = False
@@ -163,13 +164,11 @@ class StoreService:
         ready = due and (writer.connected or last) and not writer.states_waiting
         if ready and self._offer_states(writer):
             self._states_s = now_s
-        if last or now_s - self._status_s >= STATUS_S:
+        if now_s - self._status_s >= STATUS_S:
             self._status_s = now_s
             self._tell(writer)
-        if last or now_s - self._checkpoint_s >= CHECKPOINT_S:
-            self._checkpoint_s = now_s
-            for followed in self._followed:
-                followed.keep()
+        if now_s - self._checkpoint_s >= CHECKPOINT_S:
+            self._keep()
 
     def _offer_states(self, writer: Writer) -> bool:
         """Copy some states that changed; whether these were all."""
@@ -180,9 +179,15 @@ class StoreService:
             limit -= len(states)
         return not any(followed.replica.changed for followed in self._followed)
 
+    def _keep(self) -> None:
+        self._checkpoint_s = time.monotonic()
+        for followed in self._followed:
+            followed.keep()
+
     def _finish(self, writer: Writer) -> None:
         """Write what waits, as far as Redis takes it in FLUSH_S."""
-        give_up = time.monotonic() + FLUSH_S
+        self._keep()
+        give_up = time.monotonic() + (FLUSH_S if writer.connected else FLUSH_UNANSWERED_S)
         while time.monotonic() < give_up:
             self._hand_on(writer, last=True)
             if not (writer.queue or writer.states_waiting or any(one.replica.changed for one in self._followed)):
