@@ -41,6 +41,8 @@ from tickgate_server.rpc.services import Extension, Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
 from tickgate_server.shadow.process import start_shadow_scorer
+from tickgate_server.store.process import start_store
+from tickgate_server.store.warm_start import begin_warm_start
 from tickgate_server.ticks.instruments import Universe, read_instruments
 from tickgate_server.worker_link import WorkerLink
 
@@ -146,6 +148,7 @@ def build_engine(
             workers=settings.worker.count,
             queue_limit=settings.models.queue_limit,
             standing_limit=settings.models.standing_limit,
+            continuation_gap_ns=int(settings.store.continuation_gap_s * 1e9),
         ),
         load_models(settings),
         universe,
@@ -250,11 +253,17 @@ def serve(
         shadow = start_shadow_scorer(settings, [] if journal is None else [journal.folder]) if link is None else None
         if shadow is not None:
             stack.callback(shadow.close)
+        store = start_store(settings, [] if journal is None else [journal.folder]) if link is None else None
+        if store is not None:
+            stack.callback(store.close)
+        warm_start = begin_warm_start(settings)
         control = None
         if settings.journal.folder is not None and settings.observer.mode != "none":
             control_block.create(settings.journal.folder / control_block.FILE_NAME)
             control = ControlBlockReader(settings.journal.folder / control_block.FILE_NAME)
         engine = build_engine(settings, journal, control)
+        if warm_start is not None:
+            warm_start.give(engine)
         _serve(settings, started, engine, observer, link, read_again or (lambda: limits_in_force(settings)))
     _LOG.info("stopped")
 

@@ -44,7 +44,7 @@ _CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.ALIAS_CHANGED, Co
 # What changes which versions answer.
 _OF_THE_ROSTER = (ControlKind.MODEL, ControlKind.ALIAS, ControlKind.MODEL_UNLOADED)
 # What names a file that is kept beside the segments.
-_NAMES_A_FILE = (ControlKind.FUNDAMENTALS, ControlKind.STATES)
+_KEPT_NAMES = {int(ControlKind.FUNDAMENTALS): "fundamentals", int(ControlKind.STATES): "states"}
 # What the desk takes in as it did then.
 _OF_THE_DESK = (
     ControlKind.LIMITS,
@@ -216,7 +216,7 @@ class Replayer(ABC):
                 self.warm_start(entry.payload, self._running(entry.sequence).desk)
             except PieceUnknown as error:
                 raise ReplayRefused(f"record {entry.sequence}: {error}") from error
-        elif entry.code in _NAMES_A_FILE or "risk_data" in entry.payload:
+        elif entry.code in _KEPT_NAMES or "risk_data" in entry.payload:
             self._kept(entry)
         elif entry.code in _OF_THE_DESK:
             self.apply(entry, self._running(entry.sequence).desk)
@@ -249,7 +249,7 @@ class Replayer(ABC):
             self._resume(entry)
             return
         engine, said = self._running(entry.sequence), entry.payload
-        what = {ControlKind.FUNDAMENTALS: "fundamentals", ControlKind.STATES: "states"}.get(entry.code, "risk data")
+        what = _KEPT_NAMES.get(entry.code, "risk data")
         try:
             if entry.code == ControlKind.FUNDAMENTALS:
                 engine.fundamentals.adopt(fundamentals_feed.read_kept(self._folder, said["sha256"]).table)

@@ -24,6 +24,7 @@ import structlog
 from tickgate_server.config import Settings, admin_address, worker_address
 from tickgate_server.observer.process import ObserverProcess
 from tickgate_server.shadow.process import start_shadow_scorer
+from tickgate_server.store.process import start_store
 from tickgate_server.worker_link import encode
 
 _LOG = structlog.get_logger()
@@ -116,6 +117,7 @@ class _Supervisor:
         keeping = [asyncio.create_task(worker.keep()) for worker in self.workers]
         observing = asyncio.create_task(self._observe())
         scoring = asyncio.create_task(self._score_shadows())
+        storing = asyncio.create_task(self._keep_store())
         told = asyncio.create_task(self.stopping.wait())
         try:
             # The others end by themselves only where they could not be started at all.
@@ -130,7 +132,7 @@ class _Supervisor:
                 worker.kill()
         statuses = await asyncio.gather(*keeping)
         self.ended.set()
-        await asyncio.gather(observing, scoring)
+        await asyncio.gather(observing, scoring, storing)
         _LOG.info("workers stopped", statuses=statuses)
         return 0 if not any(statuses) else 1
 
@@ -176,6 +178,17 @@ class _Supervisor:
         if shadow is not None:
             await self.ended.wait()
             await asyncio.to_thread(shadow.close)
+
+    async def _keep_store(self) -> None:
+        """Have one process keep the store by all journals, where there is to be one; nothing waits for it."""
+        folder = self.settings.journal.folder
+        if not await self.reached(self.all_bound):
+            return
+        journals = [] if folder is None else [journal_folder(folder, worker.index) for worker in self.workers]
+        store = start_store(self.settings, journals)
+        if store is not None:
+            await self.ended.wait()
+            await asyncio.to_thread(store.close)
 
     def bound(self) -> None:
         """A worker has an address."""
