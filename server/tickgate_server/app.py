@@ -19,8 +19,8 @@ from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
-from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed
-from tickgate_server.features.fundamentals_file import Columns
+from tickgate_server.features.fundamentals_feed import FundamentalsFeed
+from tickgate_server.fundamentals_sources import fundamentals_source
 from tickgate_server.ingest.ingestion import IngestSettings
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
@@ -43,6 +43,8 @@ from tickgate_server.rpc.services import Extension, Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
 from tickgate_server.shadow.process import start_shadow_scorer
+from tickgate_server.store.process import start_store
+from tickgate_server.store.warm_start import begin_warm_start
 from tickgate_server.ticks.instruments import Universe, read_instruments
 from tickgate_server.worker_link import WorkerLink
 
@@ -149,6 +151,7 @@ def build_engine(
             workers=settings.worker.count,
             queue_limit=settings.models.queue_limit,
             standing_limit=settings.models.standing_limit,
+            continuation_gap_ns=int(settings.store.continuation_gap_s * 1e9),
         ),
         load_models(settings),
         universe,
@@ -187,13 +190,12 @@ def feed_fundamentals(settings: Settings) -> FundamentalsFeed | None:
     """What reads the fundamentals that the settings name, with the first of them; None where they name none.
 
     Raises:
-        FundamentalsInvalid: The file cannot be used, and the journal's folder has none that was in force before.
+        FundamentalsInvalid: They cannot be used, and the journal's folder has none that was in force before.
     """
     section = settings.fundamentals
-    if section.file is None:
+    if not section.named:
         return None
-    columns = Columns(section.symbol, section.name, section.value, section.as_of, section.as_of_unit, section.time_zone)
-    return FundamentalsFeed(FileSource(section.file, columns), settings.journal.folder, section.refresh_s)
+    return FundamentalsFeed(fundamentals_source(settings), settings.journal.folder, section.refresh_s)
 
 
 def limits_in_force(settings: Settings) -> Limits:
@@ -271,11 +273,17 @@ def serve(
         archiver = start_archiver(settings, [] if journal is None else [journal.folder]) if link is None else None
         if archiver is not None:
             stack.callback(archiver.close)
+        store = start_store(settings, [] if journal is None else [journal.folder]) if link is None else None
+        if store is not None:
+            stack.callback(store.close)
+        warm_start = begin_warm_start(settings)
         control = None
         if settings.journal.folder is not None and settings.observer.mode != "none":
             control_block.create(settings.journal.folder / control_block.FILE_NAME)
             control = ControlBlockReader(settings.journal.folder / control_block.FILE_NAME)
         engine = build_engine(settings, journal, control)
+        if warm_start is not None:
+            warm_start.give(engine)
         _serve(settings, started, engine, observer, link, read_again or (lambda: limits_in_force(settings)))
     _LOG.info("stopped")
 

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -261,9 +262,20 @@ class FundamentalsSection(_Section):
     """Slow values of the symbols, for models whose feature set has `+fundamentals` in its name."""
 
     file: Path | None = None
-    """CSV or Parquet (`.parquet`, read by polars), a row a value; without one such models are never ready."""
+    """CSV, JSON (`.json`) or Parquet (`.parquet`, read by polars), a row a value; without `file`, `url` and `store`
+    such models are never ready."""
+    url: str = ""
+    """`http://` or `https://`, in place of `file`: JSON, CSV or Parquet by its content type."""
+    store: bool = False
+    """In place of both: what `tickgate fundamentals push` wrote into the Redis of `[store]`."""
     refresh_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = 60.0
-    """Between two looks at whether the file changed."""
+    """Between two looks at whether they changed."""
+    timeout_s: Annotated[float, Field(gt=0.0, le=60.0)] = 5.0
+    """Of `url`: for a connection, and for each piece of an answer."""
+    body_limit_mb: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Of `url`: most that is taken of an answer, unpacked; a longer one is refused."""
+    token_file: Path | None = None
+    """Of `url`: file with the token that is sent as `Authorization: Bearer`."""
     symbol: str = "symbol"
     """The column with the symbol."""
     name: str = "name"
@@ -276,6 +288,23 @@ class FundamentalsSection(_Section):
     """What its numbers count from the Unix epoch; `iso`: it is ISO 8601 text, or a date-time type."""
     time_zone: str | None = None
     """What an `iso` time without an offset means; empty: each carries its own."""
+
+    @property
+    def named(self) -> bool:
+        """Whether there is any source."""
+        return self.file is not None or bool(self.url) or self.store
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FundamentalsSection":
+        if (self.file is not None) + bool(self.url) + self.store > 1:
+            raise ValueError("file, url and store: expected one of them")
+        if self.url:
+            parts = urlsplit(self.url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+                raise ValueError("url: expected http:// or https:// and a host, without a user; see token_file")
+        elif self.token_file is not None:
+            raise ValueError("token_file goes with url")
+        return self
 
     @model_validator(mode="after")
     def _zone_known(self) -> "FundamentalsSection":
@@ -391,6 +420,12 @@ class Settings(BaseSettings):
     def _limits_once(self) -> "Settings":
         if self.desk.limits_file is not None and self.risk != Limits():
             raise ValueError("desk.limits_file stands in place of [risk]: expected one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _fundamentals_have_a_store(self) -> "Settings":
+        if self.fundamentals.store and self.store.mode == "none":
+            raise ValueError("fundamentals.store needs store.mode: which Redis they were pushed into")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
 from tickgate_server.risk.reasons import Reason
+from tickgate_server.states.waiting import WaitingStates
 from tickgate_server.ticks import market, symbols
 from tickgate_server.ticks.instruments import SYMBOL_BYTES
 from tickgate_server.ticks.market import MarketState
@@ -40,6 +41,8 @@ class Intake:
         stores: Its features, for each feature set.
         fundamentals: What is known beside ticks, for sets that take it.
         future_limit_ns, stale_limit_ns, price_jump_sigmas, price_jump_least: As given.
+        waiting: States of a store that wait for their symbol's next tick.
+        on_resumed: Called with the row that such a state was put in force in.
 
     Args:
         table: Rows of the symbols.
@@ -47,6 +50,7 @@ class Intake:
         models: Whose feature sets are kept.
         clock_ns: What time it is, in nanoseconds since the epoch; None: time is the ticks' own.
         future_limit_ns, stale_limit_ns, feature_age_limit_ns, price_jump_sigmas, price_jump_least: As `EngineSettings`.
+        continuation_gap_ns: As above.
     """
 
     def __init__(
@@ -60,8 +64,11 @@ class Intake:
         feature_age_limit_ns: int,
         price_jump_sigmas: float,
         price_jump_least: float,
+        continuation_gap_ns: int = 0,
     ) -> None:
         self.symbols = table
+        self.waiting = WaitingStates(continuation_gap_ns)
+        self.on_resumed: Callable[[int], None] = lambda row: None  # noqa: ARG005 - nobody asked
         self.market = MarketState(capacity)
         self.fundamentals = KnownFundamentals(capacity)
         # One store for each distinct feature set: bounded by the models that were loaded.
@@ -133,6 +140,10 @@ class Intake:
         decision.clock_ns = now_ns = 0 if self._clock_ns is None else self._clock_ns()
         decision.age_ns = max(now_ns - request.exchange_ts_ns, 0)
         state = self.market
+        fits = None
+        if self.waiting:
+            at = (request.exchange_ts_ns, request.sequence)
+            fits = self.waiting.try_on(request.symbol, row, *at, state, self.stores)
         verdict = market.apply(
             state.quotes_trades,
             state.volatilities,
@@ -154,6 +165,9 @@ class Intake:
             self.price_jump_sigmas,
             self.price_jump_least,
         )
+        if fits is not None and self.waiting.settle(request.symbol, row, verdict, state, self.stores, fits=fits):
+            self._resumed(row, new=new)
+            new = False
         if verdict in {market.ACCEPTED_NEW, market.ACCEPTED_BOTH}:
             decision.applied = True
             decision.confirmed = verdict == market.ACCEPTED_BOTH
@@ -178,6 +192,25 @@ class Intake:
             return row, 0
         decision.held_back = verdict == market.PRICE_JUMP
         return row, _REJECTED[verdict]
+
+    def resume(self, symbol: str) -> None:
+        """Put the state that waits for a symbol in force, as a repeat of its latest tick did.
+
+        Raises:
+            KeyError: None waits for it.
+            SymbolElsewhere: Another worker has it.
+        """
+        row = self.symbols.row(symbol)
+        new = row == symbols.UNKNOWN
+        if new:
+            row = self.symbols.offer(symbol)
+        self.waiting.resume(symbol, row, self.market, self.stores)
+        self._resumed(row, new=new)
+
+    def _resumed(self, row: int, *, new: bool) -> None:
+        if new:
+            self.symbols.keep()
+        self.on_resumed(row)
 
     def _look_up(self, request: Request, decision: Decision, model: LoadedModel) -> tuple[int, int]:
         """Row of a request that brings no tick, and 0 or the reason why it cannot be served."""

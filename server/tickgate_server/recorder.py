@@ -124,6 +124,16 @@ class Recorder:
         payload = stated_held(request.symbol, decision.row, state)
         self._journal.append_control(ControlKind.TICK, payload, clock_ns=decision.clock_ns)
 
+    def tell_resumed(self, symbol: str) -> None:
+        """Have the journal say that a repeat of its latest tick put a symbol's stored state in force.
+
+        Raises:
+            JournalError: It is not in the journal.
+        """
+        if self._journal is not None:
+            clock_ns = self._desk.now_ns()
+            self._journal.append_control(ControlKind.STATES, {"resumed": symbol}, clock_ns=clock_ns)
+
 
 def _flags(decision: Decision) -> int:
     """What the journal is to know of a decision beside its fields."""

@@ -33,6 +33,8 @@ from tickgate_server.records import FEATURES, SYMBOL, Decision, Request
 from tickgate_server.risk.data import RiskDataInvalid
 from tickgate_server.risk.feed import read_kept
 from tickgate_server.risk.limits import Limits
+from tickgate_server.states import file as states_file
+from tickgate_server.states.errors import ValueRefused
 from tickgate_server.ticks.instruments import Instrument, Universe
 
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
@@ -47,6 +49,8 @@ _CHANGES_NO_DECISION = (
 )
 # What changes which versions answer.
 _OF_THE_ROSTER = (ControlKind.MODEL, ControlKind.ALIAS, ControlKind.MODEL_UNLOADED)
+# What names a file that is kept beside the segments.
+_KEPT_NAMES = {int(ControlKind.FUNDAMENTALS): "fundamentals", int(ControlKind.STATES): "states"}
 # What the desk takes in as it did then.
 _OF_THE_DESK = (
     ControlKind.LIMITS,
@@ -225,7 +229,7 @@ class Replayer(ABC):
                 self.warm_start(entry.payload, self._running(entry.sequence).desk)
             except PieceUnknown as error:
                 raise ReplayRefused(f"record {entry.sequence}: {error}") from error
-        elif entry.code == ControlKind.FUNDAMENTALS or "risk_data" in entry.payload:
+        elif entry.code in _KEPT_NAMES or "risk_data" in entry.payload:
             self._kept(entry)
         elif entry.code in _OF_THE_DESK:
             self.apply(entry, self._running(entry.sequence).desk)
@@ -260,15 +264,27 @@ class Replayer(ABC):
 
     def _kept(self, entry: ControlEntry) -> None:
         """Take in a file that came into force, by the copy that was kept of it."""
-        engine = self._running(entry.sequence)
-        what = "fundamentals" if entry.code == ControlKind.FUNDAMENTALS else "risk data"
+        if "resumed" in entry.payload:
+            self._resume(entry)
+            return
+        engine, said = self._running(entry.sequence), entry.payload
+        what = _KEPT_NAMES.get(entry.code, "risk data")
         try:
             if entry.code == ControlKind.FUNDAMENTALS:
-                engine.fundamentals.adopt(fundamentals_feed.read_kept(self._folder, entry.payload["sha256"]).table)
+                engine.fundamentals.adopt(fundamentals_feed.read_kept(self._folder, said["sha256"]).table)
+            elif entry.code == ControlKind.STATES:
+                engine.take_states(said["sha256"], states_file.read_kept(self._folder, said["sha256"]))
             else:
-                engine.desk.apply_risk_data(read_kept(self._folder, entry.payload["risk_data"]))
-        except (OSError, FundamentalsInvalid, RiskDataInvalid) as error:
+                engine.desk.apply_risk_data(read_kept(self._folder, said["risk_data"]))
+        except (OSError, FundamentalsInvalid, RiskDataInvalid, ValueRefused) as error:
             raise ReplayRefused(f"record {entry.sequence}: the {what} that decided are not there: {error}") from error
+
+    def _resume(self, entry: ControlEntry) -> None:
+        """The latest tick of a symbol came once more, for which a stored state waits."""
+        engine, symbol = self._running(entry.sequence), entry.payload["resumed"]
+        if symbol not in engine.waiting:
+            raise ReplayRefused(f"record {entry.sequence}: no state was stored for {symbol!r}")
+        engine.resume(symbol)
 
     def _decision_of(self, entry: DecisionEntry) -> None:
         row = entry.row

@@ -51,6 +51,9 @@ class Pipeline(Protocol):
     def zremrangebyrank(self, name: str, min: int, max: int) -> object:  # noqa: A002 - redis-py's name
         """ZREMRANGEBYRANK name min max."""
 
+    def zremrangebyscore(self, name: str, min: float, max: float) -> object:  # noqa: A002 - redis-py's name
+        """ZREMRANGEBYSCORE name min max."""
+
     def expire(self, name: str, time: int) -> object:
         """EXPIRE name time."""
 

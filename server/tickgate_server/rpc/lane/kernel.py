@@ -219,6 +219,8 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         now_ns = max(clock_ns(REALTIME, timespec), desk[NOW_NS])
     if stamps[row, market.HELD_KIND] > 0 and spans[KIND] & TRADE:
         return GENERAL  # which knows what to do with the trade held back
+    if stamps[row, market.LAST_KIND] == 0:
+        return GENERAL  # which knows whether a stored state waits for the symbol's first tick
     verdict = apply(
         quotes_trades, volatilities, stamps, sequences, row, spans[KIND], spans[EXCHANGE_TS_NS],
         np.uint64(spans[SEQUENCE]), numbers[PRICE], numbers[SIZE], numbers[BID], numbers[ASK], numbers[BID_SIZE],
