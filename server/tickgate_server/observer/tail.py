@@ -11,6 +11,7 @@ from tickgate_server.control_block import MODEL_SLOTS, ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlAssembler, ControlEntry, Model
 from tickgate_server.journal.following import Following
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.segments import Rows
 from tickgate_server.observer.counters import Counters, Series, decisions_of
 from tickgate_server.observer.desk_view import WANTED as WANTED_OF_DESK
@@ -141,11 +142,11 @@ class Tail(Following):
         self._counters.ticks.add_published(rows)
         self._count_queued(rows)
         if self.risk is not None:
-            self.risk.add(decisions, controls)
+            self.risk.add(decisions, controls, published_of(rows, self._reader.symbols))
         if self.health is not None:
             for control in controls:
                 self.health.feed_control(control)
-            self.health.feed(rows)
+            self.health.feed(rows, self._reader.symbols)
         for control in controls:  # after the decisions that they are about
             if control.code == ControlKind.UNSENT:
                 found = self._answers.find(control.payload["sequences"])
