@@ -116,6 +116,8 @@ ADVICE = {
     Reason.TICK_CROSSED_QUOTE: "Nothing for single ones; many mean that a feed mixes two books.",
     Reason.TICK_PRICE_JUMP: "Nothing for single ones: the next trade confirms or drops it. Many on a sound feed: raise"
     " `ticks.price_jump_sigmas` or `ticks.price_jump_least`, for training as well.",
+    Reason.TICK_INVALID_VALUE: "Look at what the feed sends: such a tick is passed over and counted, others of its"
+    " message are not held up by it.",
     Reason.SIZING_BELOW_MINIMUM: "Nothing: the position is what the model asks for, or the wish is too small. If it"
     " never trades: raise `risk_budget`, or see whether open orders fill.",
     Reason.SIZING_NO_VOLATILITY: "Wait for 20 returns of the symbol. If it stays: its currency lacks a rate in"

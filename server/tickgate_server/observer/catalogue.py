@@ -176,6 +176,27 @@ GROUPS: dict[str, tuple[Described, ...]] = {
             "Outcomes since the statistics began: trades, and predictions whose price moved.",
             (*_VERSION, "kind"),
         ),
+        Described(
+            "tickgate_feature_stability_index",
+            "gauge",
+            "Population stability index of a feature over the newest hour, against training.",
+            (*_VERSION, "feature"),
+            "Of loaded versions whose manifest says how stable its features were, once they scored enough vectors; the"
+            " first 64 indices of a journal, and time of day is exempt. With several workers the largest.",
+        ),
+        Described(
+            "tickgate_feature_stability_limit",
+            "gauge",
+            "What that index is held to: the larger of 0.2 and 1.5 times the widest of training.",
+            (*_VERSION, "feature"),
+        ),
+        Described(
+            "tickgate_features_not_as_in_training",
+            "gauge",
+            "Features of a version that are drifted, stuck or outside what training saw.",
+            (*_VERSION, "kind"),
+            "With several workers the largest count.",
+        ),
     ),
     "Risk and portfolio": (
         Described(

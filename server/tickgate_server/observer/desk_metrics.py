@@ -1,5 +1,6 @@
 """Metrics of the desk, the models' health and the journals, each journal with its worker's label."""
 
+import math
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.layout import FORMAT_VERSION, RecordKind
 from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.observer.catalogue import counter, gauge
+from tickgate_server.observer.drift import KINDS, FeatureDrift
 from tickgate_server.observer.health import ModelHealth, Version, VersionHealth
 from tickgate_server.observer.tail import Tail
 from tickgate_server.risk.regimes import Regime, TradingState
@@ -100,6 +102,28 @@ def health_metrics(workers: Workers) -> Iterator[Metric]:
             measured.add_metric([*labels, measure.check.value], measure.measured)
             bar.add_metric([*labels, measure.check.value], measure.bar)
     yield from (degraded, measured, bar, outcomes, budget)
+
+
+def feature_metrics(workers: Workers) -> Iterator[Metric]:
+    """How far versions' features are from training; the tails' lock is held."""
+    index = gauge("tickgate_feature_stability_index")
+    limit = gauge("tickgate_feature_stability_limit")
+    found = gauge("tickgate_features_not_as_in_training")
+    by_version: dict[Version, list[FeatureDrift]] = {}
+    for tail in workers.values():
+        for one, drift in (tail.features.watched if tail.features is not None else {}).items():
+            by_version.setdefault(one, []).append(drift)
+    for (name, number), drifts in sorted(by_version.items()):
+        labels = [name, str(number)]
+        for k, feature in enumerate(drifts[0].names):
+            known = [value for drift in drifts if not math.isnan(value := float(drift.indices[k]))]
+            if known:
+                index.add_metric([*labels, feature], max(known))
+            limit.add_metric([*labels, feature], float(drifts[0].limits[k]))
+        for kind in KINDS:
+            count = max(sum(one.kind == kind for one in drift.found.values()) for drift in drifts)
+            found.add_metric([*labels, kind], count)
+    yield from (index, limit, found)
 
 
 def _most(watches: Sequence[ModelHealth]) -> dict[Version, VersionHealth]:

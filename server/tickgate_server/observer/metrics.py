@@ -22,6 +22,7 @@ from tickgate_server.observer.desk_metrics import (
     Workers,
     build_metric,
     desk_metrics,
+    feature_metrics,
     health_metrics,
     journal_metrics,
 )
@@ -70,6 +71,7 @@ class JournalCollector(Collector):
                 *self._requests.collect(),
                 *model_metrics(workers.values(), self._counters),
                 *health_metrics(workers),
+                *feature_metrics(workers),
                 *desk_metrics(workers),
                 *journal_metrics(workers, freshness_s),
                 build_metric(),

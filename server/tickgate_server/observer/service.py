@@ -20,6 +20,7 @@ from tickgate_server.journal.segments import segment_numbers
 from tickgate_server.models.shadow_record import shadow_folder
 from tickgate_server.observer.counters import Counters
 from tickgate_server.observer.desk_metrics import Workers, workers_of
+from tickgate_server.observer.feature_watch import FeatureWatch
 from tickgate_server.observer.health import ModelHealth, manifests_in
 from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY
 from tickgate_server.observer.metrics import JournalCollector, MetricsEndpoint
@@ -60,7 +61,8 @@ class Observer:
         metrics_listen: `host:port`, port 0 takes a free one; empty: no endpoint.
         patience_s: How long an observer before this one may take to let go of port and control block.
         risk: How risk data are made, a file for each journal that has a control block; None: they are not.
-        models: The repository, whose manifests say what is expected of a version; None: health is not watched.
+        models: The repository, whose manifests say what is expected of a version; None: neither health nor features
+            are watched.
         alerts: Who is told of what is wrong; None: nobody.
 
     Raises:
@@ -100,7 +102,8 @@ class Observer:
                     stack.callback(writer.close)
                 values = RiskValues(journal, risk) if risk is not None and writer is not None else None
                 health = partial(_health_of, journal, models, len(journals)) if models is not None else None
-                tail = Tail(journal, counters, self._lock, writer, values, health)
+                features = FeatureWatch(manifests_in(models)) if models is not None else None
+                tail = Tail(journal, counters, self._lock, writer, values, health, features)
                 stack.callback(tail.close)
                 self._tails.append(tail)
             self._workers = workers_of(self._tails)

@@ -11,10 +11,12 @@ from tickgate_server.control_block import MODEL_SLOTS, ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlAssembler, ControlEntry, Model
 from tickgate_server.journal.following import Following
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.segments import Rows
 from tickgate_server.observer.counters import Counters, Series, decisions_of
 from tickgate_server.observer.desk_view import WANTED as WANTED_OF_DESK
 from tickgate_server.observer.desk_view import DeskView
+from tickgate_server.observer.feature_watch import FeatureWatch
 from tickgate_server.observer.health import ModelHealth
 from tickgate_server.observer.recent import RecentAnswers, RecentLatency
 from tickgate_server.observer.risk_values import WANTED, RiskValues
@@ -43,6 +45,7 @@ class Tail(Following):
         queued: Requests whose model runs on a thread of its own, and that were not answered yet.
         risk: As given.
         health: What watches the models; None: nothing does.
+        features: As given.
 
     Args:
         folder: Must exist; it may be empty yet.
@@ -51,6 +54,7 @@ class Tail(Following):
         control: Where values for the hot path are written; None: nowhere.
         risk: What makes risk data of the trades; None: nothing does.
         health: Makes what watches the models, given their latencies; None: nothing does.
+        features: What watches the vectors that they score; None: nothing does.
 
     Raises:
         JournalMissing: There is no such folder.
@@ -64,6 +68,7 @@ class Tail(Following):
         control: ControlBlockWriter | None,
         risk: RiskValues | None = None,
         health: Callable[[RecentLatency], ModelHealth] | None = None,
+        features: FeatureWatch | None = None,
     ) -> None:
         super().__init__(folder, lock)
         self.loaded: dict[int, Model] = {}
@@ -77,6 +82,7 @@ class Tail(Following):
         self._wanted = _WANTED if risk is None else _WANTED_FOR_RISK
         self._recent = RecentLatency()
         self.health = None if health is None else health(self._recent)
+        self.features = features
         self._answers = RecentAnswers()
         self._assembler = ControlAssembler()
         self._series = counters.series_of({})
@@ -131,14 +137,16 @@ class Tail(Following):
             self._answers.add(decisions)
             self._recent.add(decisions, time.time_ns())
             self.desk.add(decisions, self._reader.environment.get("checks", ()))
+            if self.features is not None:
+                self.features.add(decisions)
         self._counters.ticks.add_published(rows)
         self._count_queued(rows)
         if self.risk is not None:
-            self.risk.add(decisions, controls)
+            self.risk.add(decisions, controls, published_of(rows, self._reader.symbols))
         if self.health is not None:
             for control in controls:
                 self.health.feed_control(control)
-            self.health.feed(rows)
+            self.health.feed(rows, self._reader.symbols)
         for control in controls:  # after the decisions that they are about
             if control.code == ControlKind.UNSENT:
                 found = self._answers.find(control.payload["sequences"])
@@ -177,10 +185,14 @@ class Tail(Following):
             model = Model(**payload)
             if model.index not in self.loaded:
                 self._counters.load(Series(model.name, str(model.version)))
+                if self.features is not None:
+                    self.features.load(model)
             self.loaded[model.index] = model
             self.refused.discard((model.name, model.version))
         elif control.code == ControlKind.MODEL_UNLOADED:
             gone = self.loaded.pop(int(payload["index"]), None)
+            if self.features is not None:
+                self.features.unload(int(payload["index"]))
             if gone is not None:
                 self._counters.unload(Series(gone.name, str(gone.version)))
         elif control.code == ControlKind.MODEL_REFUSED:
@@ -191,6 +203,8 @@ class Tail(Following):
             self._counters.unload(Series(gone.name, str(gone.version)))
         self.loaded.clear()
         self.refused.clear()
+        if self.features is not None:
+            self.features.forget()
         self._recent.clear()
         if self._control is not None:
             first = int(Slot.MODEL_LATENCY_US_P99)

@@ -7,6 +7,7 @@ from tickgate_server.alert_settings import AlertSettings
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.segments import segment_numbers, segment_path
 from tickgate_server.observer.alerting.kinds import (
+    FEATURE_DRIFT,
     HALTED,
     JOURNAL_SPACE,
     JOURNAL_UNREADABLE,
@@ -68,6 +69,7 @@ class Conditions:
             if worker in self._read:
                 yield from self._desk(tail, where, now_ns)
                 yield from _models(tail)
+                yield from _features(tail)
         yield from self._of_store(now_ns)
 
     def _journal(self, tail: Tail, where: Mapping[str, str], now_ns: int) -> Iterator[Alert]:
@@ -130,6 +132,17 @@ class Conditions:
                 yield Alert(RISK_DATA_STALE, where, "as the engine said when it last looked", since_ns)
         else:
             self._stale.pop(worker, None)
+
+
+def _features(tail: Tail) -> Iterator[Alert]:
+    """What is not as in training, without the worker as well."""
+    for (name, number), drift in (tail.features.watched if tail.features is not None else {}).items():
+        for deviation in drift.found.values():
+            where = {"model": name, "version": str(number), "feature": deviation.feature, "kind": deviation.kind}
+            said = f"{deviation.kind}: {deviation.value:.4g}"
+            yield Alert(
+                FEATURE_DRIFT, where, said if deviation.kind == "stuck" else f"{said}, over {deviation.limit:.4g}"
+            )
 
 
 def _models(tail: Tail) -> Iterator[Alert]:

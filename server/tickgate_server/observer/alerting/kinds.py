@@ -73,6 +73,12 @@ MODEL_SLOW = AlertKind(
     "p99 of a model's total latency over five minutes is over its budget.",
     "See which stage it is: tickgate_stage_latency_seconds.",
 )
+FEATURE_DRIFT = AlertKind(
+    "TickgateFeatureDrift",
+    "warning",
+    "A feature that a model is given is not as it was in training.",
+    "See whether the feed changed, then whether the market did: tickgate_feature_stability_index.",
+)
 OBSERVER_LAG = AlertKind(
     "TickgateObserverLag",
     "warning",
@@ -112,6 +118,7 @@ KINDS = (
     RISK_DATA_STALE,
     MODEL_DEGRADED,
     MODEL_SLOW,
+    FEATURE_DRIFT,
     OBSERVER_LAG,
     JOURNAL_UNREADABLE,
     JOURNAL_SPACE,
