@@ -322,6 +322,30 @@ ROWS: dict[str, Sequence[Panel]] = {
     ),
     "Ticks and features": (
         Panel(
+            "Stability index of features over its limit",
+            [
+                (
+                    (
+                        f"max by (model, version, feature) (tickgate_feature_stability_index{{{_J}}})"
+                        f" / max by (model, version, feature) (tickgate_feature_stability_limit{{{_J}}})"
+                    ),
+                    "{{model}} {{version}} {{feature}}",
+                )
+            ],
+            width=16,
+            about="Above 1 a feature is not distributed as in training.",
+        ),
+        Panel(
+            "Features that are not as in training",
+            [
+                (
+                    f"max by (model, version, kind) (tickgate_features_not_as_in_training{{{_J}}}) > 0",
+                    "{{model}} {{version}} {{kind}}",
+                )
+            ],
+            kind="stat",
+        ),
+        Panel(
             "Ticks",
             [
                 (

@@ -370,6 +370,22 @@ def test_there_are_no_more_looks_than_the_budget_was_split_over(monkeypatch: pyt
     assert len(looks) == 10
 
 
+def test_what_is_measured_is_the_mean_over_deviation_the_wins_and_the_hits_and_asking_is_no_look() -> None:
+    expected = Expected(sharpe=0.1, win_rate=0.55, accuracy=0.6, majority_accuracy=0.5)
+    checks = HealthChecks(expected)
+    assert checks.measure() == []
+    profits = [2.0, -1.0, 0.0, 1.0] * 10
+    checks.update(trades(profits))
+    checks.update(predictions([True, True, False, True] * 10))
+    found = {measure.check: measure for measure in checks.measure()}
+    assert found[Check.SHARPE].measured == pytest.approx(np.mean(profits) / np.std(profits, ddof=1), rel=0.02)
+    assert found[Check.WIN_RATE].measured == 0.5  # a profit of 0 is no win
+    assert found[Check.ACCURACY].measured == 0.75
+    bars = (expected.sharpe_bar, expected.win_rate_bar, expected.accuracy_bar)
+    assert tuple(measure.bar for measure in found.values()) == bars
+    assert checks.measure() == list(found.values())
+
+
 def test_after_a_restart_nothing_of_before_counts() -> None:
     checks = HealthChecks(ONLY_WINS)
     bad = trades([-1.0, -1.1] * 7, step_ns=HOUR_NS)

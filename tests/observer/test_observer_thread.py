@@ -14,7 +14,7 @@ from tests.observer.scraping import OPENMETRICS, Samples, fetch, scrape, total, 
 from tickgate_server.control_block import FILE_NAME, ControlBlockReader, Slot
 from tickgate_server.journal.errors import JournalMissing
 from tickgate_server.journal.layout import ControlKind
-from tickgate_server.journal.segments import last_sequence, segment_path
+from tickgate_server.journal.segments import last_sequence, segment_numbers, segment_path
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.observer.address import MetricsAddressTaken
 from tickgate_server.observer.service import Observer, ObserverThread
@@ -159,6 +159,72 @@ def test_an_answer_found_late_as_it_left_is_not_counted_as_answered(tmp_path: Pa
         shown = value(scrape(address), REQUESTS, code="OK")
         writer.append_control(ControlKind.UNSENT, {"sequences": [writer.next_sequence - 1], "status": 4})
         assert value(scrape(address), REQUESTS, code="OK") == shown == 5  # a counter never goes back
+
+
+def test_requests_that_wait_for_a_slow_model_are_those_begun_and_not_decided(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path) as writer, observed(tmp_path) as address:
+
+        def depth() -> float:
+            return value(scrape(address), "tickgate_model_queue_depth", worker="")
+
+        for ticket in (1, 2, 3):
+            writer.append_control(ControlKind.STARTED, {"ticket": ticket, "request": {"long": "x" * 1000}})
+        assert depth() == 3
+        writer.append_decision(tick(), approved(ticket=2))
+        assert depth() == 2
+        append(writer, 5)  # decided at once
+        assert depth() == 2
+        writer.append_control(ControlKind.SETTINGS, {})  # of those nobody is waiting any more
+        writer.append_control(ControlKind.STARTED, {"ticket": 1, "request": {}})
+        assert depth() == 1
+
+
+def test_each_change_of_a_version_is_counted_once_whatever_later_segments_say_again(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path, segment_records=16) as writer, observed(tmp_path) as address:
+        writer.append_control(ControlKind.SETTINGS, {})
+        writer.add_model(first := model("m", 1))
+        writer.add_model(model("m", 2))
+        writer.add_refused("m", 3, "HashMismatch")
+        writer.append_control(ControlKind.MODEL_DEGRADED, {"name": "m", "version": 1})
+        writer.append_control(
+            ControlKind.MODEL_REOPENED, {"name": "m", "version": 1, "reason": "seen", "who": "a person"}
+        )
+        writer.unload_model(first)
+        writer.remove_model(first)
+        append(writer, 40)
+        samples = scrape(address)
+        changes = {"loaded": 2, "unloaded": 1, "refused": 1, "degraded": 1, "reopened": 1}
+        for change, count in changes.items():
+            assert value(samples, "tickgate_model_changes_total", change=change) == count
+        info = {"model": "m", "version": "2", "schema_id": "micro10/0123456789abcdef", "sha256": "ab" * 32}
+        assert value(samples, "tickgate_model_info", **info) == 1
+        assert total(samples, "tickgate_model_info") == 1
+        assert value(samples, "tickgate_journal_segments", worker="") == len(segment_numbers(tmp_path)) > 2
+        kinds = ("decision", "control", "ticks")
+        read = [value(samples, "tickgate_journal_records_total", worker="", kind=kind) for kind in kinds]
+        assert (read[0], sum(read)) == (40, writer.next_sequence - 1)
+
+
+def test_portfolio_and_state_are_each_workers_own(tmp_path: Path) -> None:
+    folders = [tmp_path / "worker-0", tmp_path / "worker-1"]
+    with JournalWriter(folders[0]) as one, JournalWriter(folders[1]) as other, observed(*folders) as address:
+        for number, writer in enumerate((one, other)):
+            writer.append_control(ControlKind.SETTINGS, {})
+            writer.append_control(ControlKind.LIMITS, {"max_var": 25_000.0, "max_drawdown": "off"})
+            account = {"state": 1 + number, "reason": "start", "who": "tickgate", "since_ns": 5}
+            writer.append_control(ControlKind.WARM_START, {"account": account})
+            writer.append_decision(tick(), approved(), clock_ns=time.time_ns())
+        samples = scrape(address)
+    assert value(samples, "tickgate_trading_state", worker="worker-0", state="ACTIVE") == 1
+    assert value(samples, "tickgate_trading_state", worker="worker-1", state="ACTIVE") == 0
+    assert value(samples, "tickgate_trading_state", worker="worker-1", state="REDUCING") == 1
+    assert value(samples, "tickgate_portfolio_gross_exposure", worker="worker-1") == 152.0
+    assert value(samples, "tickgate_portfolio_value_at_risk", worker="worker-0") == 31.0
+    assert value(samples, "tickgate_portfolio_positions", worker="worker-0") == 0
+    assert 0.0 <= value(samples, "tickgate_portfolio_age_seconds", worker="worker-0") < 600.0
+    assert value(samples, "tickgate_risk_limit", limit="max_var") == 25_000.0
+    assert total(samples, "tickgate_risk_limit") == 25_000.0
+    assert value(samples, "tickgate_risk_data_fresh", worker="worker-0") == 0
 
 
 def test_records_that_retention_removed_are_counted_as_lost(tmp_path: Path) -> None:

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import grpc
+import httpx
 import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
-from tests.observer.scraping import OPENMETRICS, fetch
+from tests.observer.scraping import OPENMETRICS, fetch, scrape, value
 from tests.support.messages import zigzag
 from tests.support.packages import publish_logistic
-from tests.support.processes import Served, served
+from tests.support.processes import CHANNEL_OPTIONS, Served, served
 from tests.support.prometheus import Alertmanager, Prometheus, prometheus, promtool, until
 
+from tickgate.v1 import market_data_pb2, market_data_pb2_grpc
 from tickgate_server.observer.counters import BOUNDS_NS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +33,6 @@ LATENCY = "tickgate_stage_latency_seconds"
 EMPTY = {
     "Error budget burn, availability (99.9 %)",
     "Error budget burn, latency (99 % within 1 ms)",
-    "Ticks rejected",
     "Changes",
     "Health: measured over its bar",
     "Aliases",
@@ -39,6 +41,8 @@ EMPTY = {
     "Alerts",
     "Notifications",
     "Regimes",
+    "Stability index of features over its limit",
+    "Features that are not as in training",
     "Redis",
     "Store: what waits, and what was lost",
     "Age of risk data and of the portfolio's figures",
@@ -85,9 +89,31 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
                 request_ids.add(request.request_id)
                 if number % 200 == 199 and scraper.query(f"sum_over_time(up[10m]) >= {SCRAPES}"):
                     break
+            publish(server)
             count = f'sum({LATENCY}_count{{stage="total"}})'
             until(lambda: scraper.query(f"{count} == {len(total_ns)}"))
             yield Scraped(server, scraper, manager, folder / "halt", total_ns, request_ids)
+
+
+def publish(server: Served) -> None:
+    """Two ticks of a symbol, the second of them a second time, over the service listener."""
+    ticks = [request.tick for request in zigzag("PUBLISHED", 2, start_ns=time.time_ns() - 10**9)]
+    message = market_data_pb2.PublishTicksRequest(feed="test", ticks=[*ticks, ticks[0]])
+    with grpc.insecure_channel(server.service, options=CHANNEL_OPTIONS) as channel:
+        (answer,) = market_data_pb2_grpc.MarketDataServiceStub(channel).PublishTicks(iter([message]), timeout=30)
+    assert answer.messages == 1
+
+
+def test_ticks_are_counted_however_they_came(scraped: Scraped) -> None:
+    samples = scrape(scraped.server.metrics)
+    name = "tickgate_ticks_total"
+    assert value(samples, name, source="published", outcome="accepted") == 2
+    assert value(samples, name, source="published", outcome="rejected") == 1
+    rejected = {"source": "published", "reason": "TICK_DUPLICATE"}
+    assert value(samples, "tickgate_ticks_rejected_total", **rejected) == 1
+    asked = min(TICKS, len(scraped.total_ns))
+    assert value(samples, name, source="predict", outcome="accepted") == asked
+    assert value(samples, name, source="predict", outcome="again") == len(scraped.total_ns) - asked
 
 
 def test_every_scrape_that_prometheus_took_under_load_is_whole_and_nothing_is_lost(scraped: Scraped) -> None:
@@ -141,8 +167,6 @@ def test_each_latency_bucket_has_the_id_of_a_request_that_fell_in_it(scraped: Sc
 
 
 def fetch_exemplars(url: str) -> list[object]:
-    import httpx  # noqa: PLC0415
-
     asked = {"query": f"{LATENCY}_bucket", "start": str(time.time() - 600), "end": str(time.time())}
     found: list[object] = httpx.get(url, params=asked, trust_env=False, timeout=10).json()["data"]
     return found
