@@ -435,6 +435,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _alerts_by_somebody(self) -> "Settings":
+        if self.alerts.wanted and (self.journal.folder is None or self.observer.mode == "none"):
+            which = "journal.folder" if self.journal.folder is None else "observer.mode"
+            raise ValueError(f"alerts are the observer's, which sees in the journal what is wrong, and {which} is none")
+        return self
+
+    @model_validator(mode="after")
     def _inference_somewhere(self) -> "Settings":
         if self.inference.enabled and not self.server.service_listen:
             raise ValueError("inference.enabled needs server.service_listen: it is served there")

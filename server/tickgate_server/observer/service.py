@@ -95,6 +95,8 @@ class Observer:
         self._store = StoreView(journals[0] if len(journals) == 1 else journals[0].parent)
         self._alerts = _alerts_of(alerts, self._store) if alerts is not None and alerts.wanted else None
         with contextlib.ExitStack() as stack:
+            if self._alerts is not None:
+                stack.callback(self._alerts.close)
             for journal, control in zip(journals, controls, strict=True):
                 segment_numbers(journal)  # a folder that is not there is said before anything is made in it
                 writer = _control_writer(control, patience_s) if control else None
@@ -189,8 +191,6 @@ class Observer:
     def close(self) -> None:
         """Let go of journals, control blocks and the endpoint."""
         self._close_endpoint()
-        if self._alerts is not None:
-            self._alerts.close()
         self._stack.close()
 
     def _close_endpoint(self) -> None:

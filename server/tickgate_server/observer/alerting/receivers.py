@@ -65,7 +65,8 @@ class Receiver(ABC):
         self._end.set()
         with self._board.changed:
             self._board.changed.notify_all()
-        self._thread.join(self._settings.timeout_s + 1.0)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(self._settings.timeout_s + 1.0)
         self._client.close()
 
     def _run(self) -> None:
