@@ -14,7 +14,7 @@ help:
 	@echo 'make soak    the campaigns among the tests at full size: millions of requests, many kills'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make proto   generate the Python code of proto/ again'
-	@echo 'make docs    generate docs/reasons.md again'
+	@echo 'make docs    generate docs/reasons.md, docs/metrics.md and the dashboard again'
 	@echo 'make bench   measure: tables, no assertions'
 	@echo 'make ghz     load a server in the shapes of bench/ghz: steady, step, spike (SHAPES=soak for the long one)'
 	@echo 'make lock    resolve requirements/*.txt again (needs uv)'
@@ -55,6 +55,7 @@ proto: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python deploy/grafana/generate.py
 	@$(BIN)/python docs/query_columns.py
 
 bench: $(INSTALLED)

@@ -41,6 +41,7 @@ EMPTY = {
     "Alerts",
     "Notifications",
     "Regimes",
+    "Ticks rejected",  # one, and perhaps longer ago than a rate looks back
     "Stability index of features over its limit",
     "Features that are not as in training",
     "Redis",

@@ -19,7 +19,7 @@ from tickgate_server.observer.counters import (
     TimedStage,
 )
 from tickgate_server.observer.tail import CHANGES, Tail
-from tickgate_server.observer.tick_counts import Source
+from tickgate_server.observer.tick_counts import TICK_REASONS, Source
 from tickgate_server.records import Stage
 from tickgate_server.risk.reasons import Action, Reason
 
@@ -105,7 +105,8 @@ class RequestMetrics:
             name = source.name.lower()
             for number in sorted({*outcomes, *np.flatnonzero(ticks.outcomes[source]).tolist()}):
                 came.add_metric([name, outcomes.get(number, str(number))], int(ticks.outcomes[source, number]))
-            for number in np.flatnonzero(ticks.reasons[source]).tolist():
+            # All there are from the beginning: a rate does not see a series that begins with 1.
+            for number in sorted({*TICK_REASONS, *np.flatnonzero(ticks.reasons[source]).tolist()}):
                 reason = _REASON_NAMES.get(number, str(number))
                 rejected.add_metric([name, reason], int(ticks.reasons[source, number]))
         yield from (came, rejected)

@@ -13,7 +13,7 @@ _OUTCOMES = 256
 _REASONS = 256
 # About the request's id: its tick was not looked at.
 _UNSEEN = [int(Reason.REQUEST_EXPIRED), int(Reason.REQUEST_ID_REUSED)]
-_TICK_REASONS = [int(reason) for reason in Reason if reason.name.startswith("TICK_")]
+TICK_REASONS = [int(reason) for reason in Reason if reason.name.startswith("TICK_")]
 
 
 class Source(IntEnum):
@@ -59,7 +59,7 @@ class TickCounts:
             return
         reasons = decisions["reason"][rest]
         held_back = (flags[rest] & Flags.HELD_BACK) != 0
-        rejected = ~held_back & np.isin(reasons, _TICK_REASONS)
+        rejected = ~held_back & np.isin(reasons, TICK_REASONS)
         again = ~held_back & ~rejected & ~np.isin(reasons, _UNSEEN)
         own[TickOutcome.HELD_BACK] += np.count_nonzero(held_back)
         own[TickOutcome.REJECTED] += np.count_nonzero(rejected)
