@@ -51,7 +51,7 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
             "forest": lambda: [forest.forest_table(largest=gbt_c)],
             "ghz": lambda: [ghz.ghz(repository)],
             "sla": lambda: sla.sla(repository),
-            "gateways": lambda: [gateways.gateways(repository)],
+            "gateways": lambda: [gateways.gateways(repository, pairs)],
             "swaps": lambda: swaps.swaps(pairs, seconds, 300),
             "parity": lambda: [parity.parity()],
             "archive": lambda: [archive.archive()],
