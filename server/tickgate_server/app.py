@@ -19,8 +19,9 @@ from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
-from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed
-from tickgate_server.features.fundamentals_file import Columns
+from tickgate_server.features.fundamentals_feed import FundamentalsFeed
+from tickgate_server.fundamentals_sources import fundamentals_source
+from tickgate_server.ingest.ingestion import IngestSettings
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.model_operations import Repository
@@ -42,6 +43,8 @@ from tickgate_server.rpc.services import Extension, Services
 from tickgate_server.rpc.topology import Topology, reachable
 from tickgate_server.scheduling import run_first
 from tickgate_server.shadow.process import start_shadow_scorer
+from tickgate_server.store.process import start_store
+from tickgate_server.store.warm_start import begin_warm_start
 from tickgate_server.ticks.instruments import Universe, read_instruments
 from tickgate_server.worker_link import WorkerLink
 
@@ -141,12 +144,14 @@ def build_engine(
             replay=settings.clock.mode == "replay",
             future_limit_ns=int(settings.clock.future_limit_s * 1e9),
             stale_limit_ns=int(settings.clock.stale_limit_s * 1e9),
+            feature_age_limit_ns=int(settings.clock.feature_age_limit_s * 1e9),
             price_jump_sigmas=settings.ticks.price_jump_sigmas,
             price_jump_least=settings.ticks.price_jump_least,
             worker=settings.worker.index,
             workers=settings.worker.count,
             queue_limit=settings.models.queue_limit,
             standing_limit=settings.models.standing_limit,
+            continuation_gap_ns=int(settings.store.continuation_gap_s * 1e9),
         ),
         load_models(settings),
         universe,
@@ -164,6 +169,20 @@ def build_engine(
             follow_s=settings.models.follow_s,
             watch=settings.models.watch,
         ),
+        ingest=ingest_settings(settings),
+    )
+
+
+def ingest_settings(settings: Settings) -> IngestSettings:
+    """How published ticks are taken in."""
+    section = settings.ingest
+    windows_ns = {name: int(feed.reorder_window_ms * 1e6) for name, feed in section.feeds.items()}
+    return IngestSettings(
+        queue_ticks=section.queue_ticks,
+        conflate=section.conflate,
+        windows_ns={name: window_ns for name, window_ns in windows_ns.items() if window_ns},
+        window_ticks=section.window_ticks,
+        slice_ns=section.slice_us * 1000,
     )
 
 
@@ -171,13 +190,12 @@ def feed_fundamentals(settings: Settings) -> FundamentalsFeed | None:
     """What reads the fundamentals that the settings name, with the first of them; None where they name none.
 
     Raises:
-        FundamentalsInvalid: The file cannot be used, and the journal's folder has none that was in force before.
+        FundamentalsInvalid: They cannot be used, and the journal's folder has none that was in force before.
     """
     section = settings.fundamentals
-    if section.file is None:
+    if not section.named:
         return None
-    columns = Columns(section.symbol, section.name, section.value, section.as_of, section.as_of_unit, section.time_zone)
-    return FundamentalsFeed(FileSource(section.file, columns), settings.journal.folder, section.refresh_s)
+    return FundamentalsFeed(fundamentals_source(settings), settings.journal.folder, section.refresh_s)
 
 
 def limits_in_force(settings: Settings) -> Limits:
@@ -255,11 +273,17 @@ def serve(
         archiver = start_archiver(settings, [] if journal is None else [journal.folder]) if link is None else None
         if archiver is not None:
             stack.callback(archiver.close)
+        store = start_store(settings, [] if journal is None else [journal.folder]) if link is None else None
+        if store is not None:
+            stack.callback(store.close)
+        warm_start = begin_warm_start(settings)
         control = None
         if settings.journal.folder is not None and settings.observer.mode != "none":
             control_block.create(settings.journal.folder / control_block.FILE_NAME)
             control = ControlBlockReader(settings.journal.folder / control_block.FILE_NAME)
         engine = build_engine(settings, journal, control)
+        if warm_start is not None:
+            warm_start.give(engine)
         _serve(settings, started, engine, observer, link, read_again or (lambda: limits_in_force(settings)))
     _LOG.info("stopped")
 
@@ -296,8 +320,10 @@ def start_observer(settings: Settings) -> _Observer | None:
         from tickgate_server.observer.service import Observer, ObserverThread  # noqa: PLC0415
 
         controls = [folder / control_block.FILE_NAME]
-        models = settings.models.repository
-        return ObserverThread(Observer([folder], controls, listen, risk=settings.risk_values, models=models))
+        models, alerts = settings.models.repository, settings.alerts
+        return ObserverThread(
+            Observer([folder], controls, listen, risk=settings.risk_values, models=models, alerts=alerts)
+        )
     return ObserverProcess(
         [folder],
         listen,
@@ -305,6 +331,7 @@ def start_observer(settings: Settings) -> _Observer | None:
         log_level=settings.log.level,
         risk=settings.risk_values,
         models=settings.models.repository,
+        alerts=settings.alerts,
     )
 
 

@@ -5,7 +5,7 @@ transport's loop. What it reads and writes is preallocated; a request costs one 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -23,7 +23,9 @@ from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.fundamentals_feed import FundamentalsFeed
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.fundamentals_in_force import FundamentalsInForce
+from tickgate_server.ingest.ingestion import Ingestion, IngestSettings
 from tickgate_server.intake import Intake
+from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.model_operations import ModelOperations, Repository
 from tickgate_server.models.loading import LoadedModel
@@ -39,6 +41,8 @@ from tickgate_server.risk.gate import LIMITS, OUT_VALUES, PASSES, VALUES, WAIVED
 from tickgate_server.risk.limits import Limits
 from tickgate_server.risk.reasons import Action, Reason
 from tickgate_server.roster import Roster
+from tickgate_server.states.state import SymbolState
+from tickgate_server.states.waiting import WaitingStates
 from tickgate_server.ticks import market
 from tickgate_server.ticks.instruments import Instrument, Universe
 from tickgate_server.ticks.market import MarketState
@@ -60,7 +64,9 @@ class EngineSettings:
         capacity: Most symbols; one beyond it is answered HOLD, TICK_SYMBOL_TABLE_FULL.
         replay: Time is the ticks' own: none is late or early.
         future_limit_ns: How far ahead of the server's clock a tick may be.
-        stale_limit_ns: How far behind it a tick, or the features asked about, may be.
+        stale_limit_ns: How far behind it a tick may be.
+        feature_age_limit_ns: How far behind it what a request without a tick asks about may be: the symbol's latest
+            tick, or a vector's stamp.
         price_jump_sigmas: A trade is held back as a price jump if its absolute log return is above so many volatilities
             a trade, and above `price_jump_least`; 0: none is.
         price_jump_least: As above.
@@ -70,12 +76,15 @@ class EngineSettings:
         queue_limit: Most requests that wait for a model that is not inline, see `models.offload`; 0: every model runs
             on the thread that calls `decide`.
         standing_limit: The same while it is busy for most of the time.
+        continuation_gap_ns: A tick without a sequence goes on from a stored state if its stamp is at most so far behind
+            the stored one.
     """
 
     capacity: int = 4096
     replay: bool = False
     future_limit_ns: int = 1_000_000_000
     stale_limit_ns: int = 5_000_000_000
+    feature_age_limit_ns: int = 5_000_000_000
     price_jump_sigmas: float = market.JUMP_SIGMAS
     price_jump_least: float = market.JUMP_LEAST
     worker: int = 0
@@ -83,6 +92,7 @@ class EngineSettings:
     enforce_budgets: bool = True
     queue_limit: int = 0
     standing_limit: int = 1
+    continuation_gap_ns: int = 5_000_000_000
 
 
 class EngineParts(NamedTuple):
@@ -117,6 +127,7 @@ class Engine:
         fsync_reports: bool = False,
         fundamentals: FundamentalsFeed | None = None,
         repository: Repository | None = None,
+        ingest: IngestSettings | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -132,8 +143,10 @@ class Engine:
             None if settings.replay else self._now_ns,
             settings.future_limit_ns,
             settings.stale_limit_ns,
+            settings.feature_age_limit_ns,
             settings.price_jump_sigmas,
             settings.price_jump_least,
+            settings.continuation_gap_ns,
         )
         self._market = self._intake.market
         book = Book(
@@ -169,6 +182,11 @@ class Engine:
         self.fundamentals.poll()
         self._answered = AnsweredRequests(self.desk, self.roster)
         self.recorder = Recorder(journal, self.desk, self._answered)
+        self._intake.waiting.tell_resumed = self.recorder.tell_resumed
+        self._intake.on_resumed = self._value_resumed
+        self.ingestion = Ingestion(
+            ingest or IngestSettings(), self._intake, self.desk, journal, replay=settings.replay, wall_ns=clock_ns
+        )
 
     def _polled(self) -> None:
         """The engine's part of the desk's turn."""
@@ -177,6 +195,7 @@ class Engine:
         self.models.poll()
         self.roster.poll()
         self.fundamentals.poll()
+        self.ingestion.poll()
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()
@@ -184,6 +203,39 @@ class Engine:
     def _add_row(self, row: int, instrument: Instrument) -> None:
         self.desk.add_row(row, instrument)
         self.fundamentals.add_row(row, instrument.symbol)
+
+    def take_states(self, sha256: str, states: Iterable[SymbolState]) -> None:
+        """Have states of a store wait for their symbols' next ticks, see `states.waiting`; the journal names them.
+
+        Args:
+            sha256: Of the file that they are kept in beside the journal, see `states.file`.
+            states: As that file has them.
+
+        Raises:
+            JournalError: The journal cannot be told; nothing changed.
+        """
+        if self.journal is not None:
+            self.journal.append_control(ControlKind.STATES, {"sha256": sha256}, clock_ns=self._now_ns())
+        self._intake.waiting.add(states)
+
+    def resume(self, symbol: str) -> None:
+        """Put the state that waits for a symbol in force, as the journal says that a repeat of its latest tick did.
+
+        Raises:
+            KeyError: None waits for it.
+        """
+        self._intake.resume(symbol)
+
+    @property
+    def waiting(self) -> WaitingStates:
+        """States of a store that wait for their symbols' next ticks."""
+        return self._intake.waiting
+
+    def _value_resumed(self, row: int) -> None:
+        """A symbol goes on from a stored state: it is worth its last trade's price, as where the state was made."""
+        price = float(self._market.quotes_trades[row, market.PRICE])
+        if price > 0.0:  # false for NaN: there was no trade yet
+            valuation.mark(self._book.table, row, price)
 
     def number_of(self, model: LoadedModel) -> int:
         """A model's number in the book."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Decision, Request
 from tickgate_server.risk.reasons import Reason
+from tickgate_server.states.waiting import WaitingStates
 from tickgate_server.ticks import market, symbols
 from tickgate_server.ticks.instruments import SYMBOL_BYTES
 from tickgate_server.ticks.market import MarketState
@@ -38,13 +40,17 @@ class Intake:
         market: Each row's market state.
         stores: Its features, for each feature set.
         fundamentals: What is known beside ticks, for sets that take it.
+        future_limit_ns, stale_limit_ns, price_jump_sigmas, price_jump_least: As given.
+        waiting: States of a store that wait for their symbol's next tick.
+        on_resumed: Called with the row that such a state was put in force in.
 
     Args:
         table: Rows of the symbols.
         capacity: Most of them.
         models: Whose feature sets are kept.
         clock_ns: What time it is, in nanoseconds since the epoch; None: time is the ticks' own.
-        future_limit_ns, stale_limit_ns, price_jump_sigmas, price_jump_least: As `EngineSettings`.
+        future_limit_ns, stale_limit_ns, feature_age_limit_ns, price_jump_sigmas, price_jump_least: As `EngineSettings`.
+        continuation_gap_ns: As above.
     """
 
     def __init__(
@@ -55,10 +61,14 @@ class Intake:
         clock_ns: Callable[[], int] | None,
         future_limit_ns: int,
         stale_limit_ns: int,
+        feature_age_limit_ns: int,
         price_jump_sigmas: float,
         price_jump_least: float,
+        continuation_gap_ns: int = 0,
     ) -> None:
         self.symbols = table
+        self.waiting = WaitingStates(continuation_gap_ns)
+        self.on_resumed: Callable[[int], None] = lambda row: None  # noqa: ARG005 - nobody asked
         self.market = MarketState(capacity)
         self.fundamentals = KnownFundamentals(capacity)
         # One store for each distinct feature set: bounded by the models that were loaded.
@@ -69,10 +79,11 @@ class Intake:
         self.stores = list(self._store_of.values())
         self._capacity = capacity
         self._clock_ns = clock_ns
-        self._future_limit_ns = future_limit_ns
-        self._stale_limit_ns = stale_limit_ns
-        self._price_jump_sigmas = price_jump_sigmas
-        self._price_jump_least = price_jump_least
+        self.future_limit_ns = future_limit_ns
+        self.stale_limit_ns = stale_limit_ns
+        self._feature_age_limit_ns = feature_age_limit_ns
+        self.price_jump_sigmas = price_jump_sigmas
+        self.price_jump_least = price_jump_least
 
     def keep(self, features: Mapping[str, FeatureSet]) -> None:
         """Keep the windows of these feature sets, by schema id, and no others; new ones begin empty."""
@@ -127,7 +138,12 @@ class Intake:
             if row < 0:
                 return row, _NO_ROW[row]
         decision.clock_ns = now_ns = 0 if self._clock_ns is None else self._clock_ns()
+        decision.age_ns = max(now_ns - request.exchange_ts_ns, 0)
         state = self.market
+        fits = None
+        if self.waiting:
+            at = (request.exchange_ts_ns, request.sequence)
+            fits = self.waiting.try_on(request.symbol, row, *at, state, self.stores)
         verdict = market.apply(
             state.quotes_trades,
             state.volatilities,
@@ -144,11 +160,14 @@ class Intake:
             request.bid_size,
             request.ask_size,
             now_ns,
-            self._future_limit_ns,
-            self._stale_limit_ns,
-            self._price_jump_sigmas,
-            self._price_jump_least,
+            self.future_limit_ns,
+            self.stale_limit_ns,
+            self.price_jump_sigmas,
+            self.price_jump_least,
         )
+        if fits is not None and self.waiting.settle(request.symbol, row, verdict, state, self.stores, fits=fits):
+            self._resumed(row, new=new)
+            new = False
         if verdict in {market.ACCEPTED_NEW, market.ACCEPTED_BOTH}:
             decision.applied = True
             decision.confirmed = verdict == market.ACCEPTED_BOTH
@@ -174,6 +193,25 @@ class Intake:
         decision.held_back = verdict == market.PRICE_JUMP
         return row, _REJECTED[verdict]
 
+    def resume(self, symbol: str) -> None:
+        """Put the state that waits for a symbol in force, as a repeat of its latest tick did.
+
+        Raises:
+            KeyError: None waits for it.
+            SymbolElsewhere: Another worker has it.
+        """
+        row = self.symbols.row(symbol)
+        new = row == symbols.UNKNOWN
+        if new:
+            row = self.symbols.offer(symbol)
+        self.waiting.resume(symbol, row, self.market, self.stores)
+        self._resumed(row, new=new)
+
+    def _resumed(self, row: int, *, new: bool) -> None:
+        if new:
+            self.symbols.keep()
+        self.on_resumed(row)
+
     def _look_up(self, request: Request, decision: Decision, model: LoadedModel) -> tuple[int, int]:
         """Row of a request that brings no tick, and 0 or the reason why it cannot be served."""
         if request.input == FEATURES:
@@ -193,11 +231,23 @@ class Intake:
             stamp_ns = stamp_ns or int(self.market.stamps[row, market.LAST_TICK_NS])
             decision.clock_ns = self._clock_ns()
             age_ns = decision.clock_ns - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
-            if age_ns > self._stale_limit_ns:
+            decision.age_ns = max(age_ns, 0)
+            if age_ns > self._feature_age_limit_ns:
                 return row, Reason.TICK_STALE
-            if -age_ns > self._future_limit_ns:
+            if -age_ns > self.future_limit_ns:
                 return row, Reason.TICK_FROM_FUTURE
         return row, 0
+
+
+def stated_held(symbol: str, row: int, state: MarketState) -> dict[str, Any]:
+    """A tick that was held back and applied after all, for the journal: before the one that confirmed it."""
+    kind, stamp_ns, price, size, bid, ask, bid_size, ask_size = state.held(row)
+    payload: dict[str, Any] = {"symbol": symbol, "kind": kind, "exchange_ts_ns": stamp_ns}
+    payload |= {"sequence": int(state.sequences[row, market.HELD_SEQUENCE])}
+    payload |= {"price": price, "size": size}
+    if kind & market.QUOTE:
+        payload |= {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
+    return payload
 
 
 def _check_symbol(symbol: str, where: str) -> None:

@@ -25,6 +25,7 @@ from tickgate_server.archive.process import start_archiver
 from tickgate_server.config import Settings, admin_address, worker_address
 from tickgate_server.observer.process import ObserverProcess
 from tickgate_server.shadow.process import start_shadow_scorer
+from tickgate_server.store.process import start_store
 from tickgate_server.worker_link import encode
 
 _LOG = structlog.get_logger()
@@ -48,6 +49,7 @@ def worker_settings(settings: Settings, index: int, listening: Mapping[str, str]
     tree = settings.model_dump(mode="json")
     count = settings.server.workers
     tree["server"] |= {**listening, "metrics_listen": "", "workers": 1}
+    tree["store"] = settings.store.with_secrets()
     tree["worker"] = {"index": index, "count": count}
     if settings.journal.folder is not None:
         tree["journal"]["folder"] = str(journal_folder(settings.journal.folder, index))
@@ -115,7 +117,8 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         keeping = [asyncio.create_task(worker.keep()) for worker in self.workers]
         observing = asyncio.create_task(self._observe())
-        beside = [asyncio.create_task(self._score_shadows()), asyncio.create_task(self._archive())]
+        processes = (self._score_shadows(), self._archive(), self._keep_store())
+        beside = [asyncio.create_task(process) for process in processes]
         told = asyncio.create_task(self.stopping.wait())
         try:
             # The others end by themselves only where they could not be started at all.
@@ -158,6 +161,7 @@ class _Supervisor:
             log_level=settings.log.level,
             risk=settings.risk_values,
             models=settings.models.repository,
+            alerts=settings.alerts,
         )
         try:
             self.metrics = await asyncio.to_thread(observer.ready)
@@ -187,6 +191,17 @@ class _Supervisor:
         if archiver is not None:
             await self.ended.wait()
             await asyncio.to_thread(archiver.close)
+
+    async def _keep_store(self) -> None:
+        """Have one process keep the store by all journals, where there is to be one; nothing waits for it."""
+        folder = self.settings.journal.folder
+        if not await self.reached(self.all_bound):
+            return
+        journals = [] if folder is None else [journal_folder(folder, worker.index) for worker in self.workers]
+        store = start_store(self.settings, journals)
+        if store is not None:
+            await self.ended.wait()
+            await asyncio.to_thread(store.close)
 
     def bound(self) -> None:
         """A worker has an address."""

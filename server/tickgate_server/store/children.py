@@ -1,0 +1,70 @@
+"""What `python -m tickgate_server.store` takes: settings come by standard input, for a password is among them."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+import structlog
+
+from tickgate_server import logs
+from tickgate_server.journal.errors import JournalError
+from tickgate_server.store.errors import StoreError
+from tickgate_server.store.service import StoreService
+from tickgate_server.store_settings import StoreSettings
+
+_LOG = structlog.get_logger()
+
+
+@click.command()
+@click.option(
+    "--journal", "journals", type=click.Path(path_type=Path), multiple=True, required=True, help="Folder of a journal."
+)
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="Model repository.")
+@click.option("--give-way", is_flag=True, help="Run only on a core that nobody else wants.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def child(
+    journals: tuple[Path, ...],
+    models: Path,
+    give_way: bool,  # noqa: FBT001 - click's flag
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Keep Redis as a server's journals say, until standard input ends; its first line is the settings, as JSON."""
+    del give_way  # done by now: see `__main__`
+    logs.configure(log_format, log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):  # what stops a group of processes is for the server
+        signal.signal(number, signal.SIG_IGN)
+    settings = StoreSettings.model_validate_json(_line())
+    end = threading.Event()
+    threading.Thread(target=_watch, args=[end], name="end", daemon=True).start()
+    several = len(journals) > 1
+    folder = journals[0].parent if several else journals[0]
+    by_worker = {journal.name if several else "": journal for journal in journals}
+    try:
+        StoreService(settings, by_worker, folder, models).run(end)
+    except (StoreError, JournalError, OSError, RuntimeError) as error:
+        _LOG.error("store's process ended", why=str(error))
+        sys.exit(1)
+
+
+def _line() -> bytes:
+    """The first line of standard input, and no byte beyond it."""
+    found = b""
+    while not found.endswith(b"\n"):
+        piece = os.read(0, 65_536)
+        if not piece:
+            break
+        found += piece
+    return found
+
+
+def _watch(end: threading.Event) -> None:
+    """Set the event when the server let go of its end of the pipe; behind the settings it writes nothing."""
+    os.read(0, 1)
+    end.set()

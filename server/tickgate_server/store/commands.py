@@ -1,0 +1,94 @@
+"""`tickgate store`: how the store fares, and running it by hand."""
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tickgate_server.config import Settings, SettingsInvalid, load
+from tickgate_server.logs import configure_logging
+from tickgate_server.store_status import StoreStatus, read_status
+
+_CONFIG = click.option("--config", "file", type=click.Path(path_type=Path), help="Settings, a TOML file.")
+_JOURNAL = click.option("--journal", help="Folder of the journal.")
+
+
+@click.group()
+def store() -> None:
+    """Level 2 of the feature store, in Redis: its status, and running its process by hand."""
+
+
+@store.command()
+@_CONFIG
+@_JOURNAL
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(file: Path | None, journal: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's flag
+    """Show what the store's process last said of itself; exit 0 only if it is alive and connected."""
+    settings = _settings(file, journal)
+    found = None if settings.journal.folder is None else read_status(settings.journal.folder)
+    if found is None:
+        raise click.ClickException(f"{settings.journal.folder}: no store was kept beside this journal")
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        click.echo(found.text(time.time_ns()))
+        Console().print(_table(found))
+    sys.exit(0 if found.connected and found.fresh(time.time_ns()) else 1)
+
+
+@store.command()
+@_CONFIG
+@_JOURNAL
+def run(file: Path | None, journal: str | None) -> None:
+    """Keep the store as a journal says, until SIGTERM; for a server whose settings have none."""
+    settings = _settings(file, journal)
+    folder = settings.journal.folder
+    if settings.store.mode == "none" or folder is None:
+        raise click.ClickException("store.mode: expected standalone, sentinel or cluster, got none")
+    configure_logging(settings)
+    from tickgate_server.journal.errors import JournalError  # noqa: PLC0415 - numba loads with it
+    from tickgate_server.store.errors import StoreError  # noqa: PLC0415
+    from tickgate_server.store.service import StoreService  # noqa: PLC0415 - redis too
+
+    end = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    workers = settings.server.workers
+    journals = {"": folder}
+    if workers > 1:
+        names = [f"worker-{index}" for index in range(workers)]  # as `workers.journal_folder`
+        journals = {name: folder / name for name in names}
+    try:
+        StoreService(settings.store, journals, folder, settings.models.repository).run(end)
+    except (StoreError, JournalError, OSError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _settings(file: Path | None, journal: str | None) -> Settings:
+    try:
+        settings, _ = load(file, {} if journal is None else {"journal.folder": journal})
+    except SettingsInvalid as error:
+        raise click.ClickException(str(error)) from error
+    return settings
+
+
+def _table(found: StoreStatus) -> Table:
+    table = Table("what", "is")
+    for name in ("written_vectors", "written_states", "written_bytes", "queue", "dirty", "dropped", "conflated"):
+        table.add_row(name, f"{getattr(found, name):,}")
+    for name, counts in (("errors", found.errors), ("refused", found.refused)):
+        for kind, count in sorted(counts.items()):
+            table.add_row(f"{name}: {kind}", f"{count:,}")
+    for name, said in found.warm_start.items():
+        table.add_row(f"warm start: {name}", str(said))
+    for name, position in found.positions.items():
+        state = f"record {position.position:,}, {position.behind_records:,} behind, {position.lag_s:.2f} s"
+        table.add_row(f"journal {name}", state if position.followed else f"{state}; not known: {position.why}")
+    return table
