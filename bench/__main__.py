@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import features, forest, gate, ghz, halt, models, parity, rpc, sla, stages, swaps
+from bench import features, forest, gate, ghz, halt, ingest, models, parity, rpc, sla, stages, swaps
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "swaps")
+PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "swaps", "ingest")
 LONG_PARTS = ("parity",)
 
 
@@ -52,6 +52,7 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
             "ghz": lambda: [ghz.ghz(repository)],
             "sla": lambda: sla.sla(repository),
             "swaps": lambda: swaps.swaps(pairs, seconds, 300),
+            "ingest": lambda: ingest.ingest(repository, pairs, seconds),
             "parity": lambda: [parity.parity()],
         }
         compared = partial(rpc.compare, repository, shapes=rpc.SHAPES[:shapes], pairs=pairs, seconds=seconds)

@@ -94,6 +94,7 @@ class Publishing:
         )
         self.ingestion = self.engine.ingestion
         self.told: list[Counts | Exception] = []
+        self.decision = Decision()
 
     def publish(self, ticks: Sequence[Tick], feed: str = "") -> None:
         """Take one message in; nothing is applied yet."""
@@ -112,15 +113,21 @@ class Publishing:
         assert isinstance(found, Counts)
         return found
 
-    def predict(self, tick: Tick) -> Decision:
-        """The general path's way with the same tick."""
-        request, decision = Request(), Decision()
+    @staticmethod
+    def request(tick: Tick) -> Request:
+        """The same tick as a Predict brings it."""
+        request = Request()
         request.arrival_ns = perf_counter_ns()
         request.input, request.symbol, request.kind = TICK, tick.symbol, tick.kind
         request.exchange_ts_ns, request.sequence = tick.exchange_ts_ns, tick.sequence
         request.price, request.size = tick.trade or (0.0, 0.0)
         request.bid, request.ask, request.bid_size, request.ask_size = tick.quote or (0.0,) * 4
-        self.engine.decide(request, decision)
+        return request
+
+    def predict(self, tick: Tick) -> Decision:
+        """The general path's way with the same tick."""
+        decision = Decision()
+        self.engine.decide(self.request(tick), decision)
         return decision
 
     def ask(self, symbol: str) -> Decision:

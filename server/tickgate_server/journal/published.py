@@ -1,6 +1,6 @@
 """Published ticks out of polled records, as columns; and the names of the rows that they have."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,17 @@ class PublishedTicks:
         """Those that changed their symbol's state as accepted ticks do."""
         outcomes = self.ticks["outcome"]
         return self._chosen((outcomes == TickOutcome.ACCEPTED) | (outcomes == TickOutcome.CONFIRMED))
+
+    def times_ns(self) -> NDArray[np.int64]:
+        """When each was applied, as its book knows it: the clock that was read, or in replay mode its own stamp."""
+        found: NDArray[np.int64] = np.where(self.clocks_ns > 0, self.clocks_ns, self.ticks["exchange_ts_ns"])
+        return found
+
+    def numbered(self, number: Callable[[bytes], int]) -> NDArray[np.int64]:
+        """A number for the symbol of each, int64 [n]; `number` is asked once a symbol."""
+        _, first, place = np.unique(self.ticks["row"], return_index=True, return_inverse=True)
+        found = np.array([number(symbol) for symbol in self.symbols[first].tolist()], np.int64)
+        return found[place.reshape(-1)] if found.size else np.zeros(0, np.int64)
 
     def trades(self) -> "PublishedTicks":
         """Those of them that have a trade."""

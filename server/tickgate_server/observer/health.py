@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from tickgate_server.control_block import MODEL_SLOTS, ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlAssembler, ControlEntry, Model
 from tickgate_server.journal.errors import SegmentInvalid
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.models.errors import ModelError
 from tickgate_server.models.package import Manifest, read_manifest
@@ -145,11 +147,12 @@ class ModelHealth:
         if folder is not None:
             self._load(folder)
 
-    def feed(self, rows: Rows) -> Events:
+    def feed(self, rows: Rows, symbols: Mapping[int, str] = MappingProxyType({})) -> Events:
         """Take in records as they were polled.
 
         Args:
-            rows: DECISION [n], decisions and controls alike, in the journal's order.
+            rows: DECISION [n], decisions, controls and published ticks alike, in the journal's order.
+            symbols: By row, of the published ticks among them.
 
         Returns:
             The event of each version that they degraded, which is logged as well; once until it is reopened.
@@ -157,10 +160,10 @@ class ModelHealth:
         events: Events = []
         begin = 0
         for cut, act in self._cuts(rows):
-            events += self._add(rows[begin:cut])
+            events += self._add(rows[begin:cut], symbols)
             begin = cut
             events += act()
-        events += self._add(rows[begin:])
+        events += self._add(rows[begin:], symbols)
         return events
 
     def feed_control(self, entry: ControlEntry) -> None:
@@ -221,18 +224,18 @@ class ModelHealth:
             cuts.append((int(np.searchsorted(sequences, self._told, "right")), 3, list))
         return [(at, act) for at, _, act in sorted(cuts, key=lambda cut: cut[:2])]
 
-    def _add(self, rows: Rows) -> Events:
+    def _add(self, rows: Rows, symbols: Mapping[int, str]) -> Events:
         """Records without a control in between that matters here."""
         if not rows.size:
             return []
         self._last = int(rows["sequence"][-1])
-        decisions = decisions_of(rows)
-        if not decisions.size:
+        decisions, published = decisions_of(rows), published_of(rows, symbols)
+        if not decisions.size and not len(published):
             return []
         indices = decisions["model_index"]
         last = self._rows.size - 1
         versions = np.where((indices >= 0) & (indices < last), self._rows[np.clip(indices, 0, last)], -1)
-        outcomes = self._join.feed(decisions, versions)
+        outcomes = self._join.feed(decisions, versions, published)
         return self._judge(outcomes)
 
     def _judge(self, outcomes: Outcomes) -> Events:

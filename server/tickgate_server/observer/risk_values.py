@@ -12,6 +12,7 @@ import structlog
 from tickgate_server.control_block import ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlEntry
 from tickgate_server.journal.layout import ControlKind
+from tickgate_server.journal.published import PublishedTicks
 from tickgate_server.journal.segments import Rows
 from tickgate_server.observer.bars import trades_of
 from tickgate_server.risk import data as risk_data
@@ -54,14 +55,15 @@ class RiskValues:
         self._full = False
         self._trouble = ""
 
-    def add(self, decisions: Rows, controls: Sequence[ControlEntry]) -> None:
+    def add(self, decisions: Rows, controls: Sequence[ControlEntry], published: PublishedTicks | None = None) -> None:
         """Take in one batch of the journal's records.
 
         Args:
             decisions: Of `layout.DECISION`, ascending.
             controls: Those of the batch that are `WANTED`, ascending.
+            published: Ticks of the batch that were published; None: there are none.
         """
-        for trades in trades_of(decisions, controls):
+        for trades in trades_of(decisions, controls, published):
             if trades.after_start:
                 self._bars.restart()
             for bar in self._bars.add(trades.symbols, trades.stamps_ns, trades.prices):

@@ -11,6 +11,7 @@ from tickgate_server.control_block import MODEL_SLOTS, ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlAssembler, ControlEntry, Model
 from tickgate_server.journal.following import Following
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.segments import Rows
 from tickgate_server.observer.counters import Counters, decisions_of
 from tickgate_server.observer.health import ModelHealth
@@ -116,11 +117,11 @@ class Tail(Following):
             self._answers.add(decisions)
             self._recent.add(decisions, time.time_ns())
         if self._risk is not None:
-            self._risk.add(decisions, controls)
+            self._risk.add(decisions, controls, published_of(rows, self._reader.symbols))
         if self._health is not None:
             for control in controls:
                 self._health.feed_control(control)
-            self._health.feed(rows)
+            self._health.feed(rows, self._reader.symbols)
         for control in controls:  # after the decisions that they are about
             if control.code == ControlKind.UNSENT:
                 found = self._answers.find(control.payload["sequences"])
