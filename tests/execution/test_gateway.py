@@ -454,6 +454,46 @@ def test_flatten_cancels_and_closes_every_position_and_tells_the_fills_alone(des
     assert desk.ended()[-1] == (3, OrderState.CANCELLED, 0.0)
 
 
+def test_a_halt_also_cancels_orders_that_close_positions(tmp_path: Path, server: ScriptedDesk) -> None:
+    with trading(tmp_path, server, terms=replace(TERMS, participation=0.3)) as desk:
+        desk.buy(size=3.0)  # all that the traded volume allows: what closes it waits
+        desk.gateway.flatten()
+        desk.pass_time(1)
+        assert [one.order.size for one in desk.broker.open_orders()] == [3.0]
+        server.set_state(HALTED)
+        until(lambda: any(isinstance(one, DeskChanged) and one.view.state is DeskState.HALTED for one in desk.heard))
+        desk.pass_time(S, price=100.0)
+        assert desk.broker.open_orders() == []
+        assert desk.broker.positions() == {"A": 3.0}
+
+
+def test_while_a_position_is_being_closed_no_exit_adds_to_it(desk: Desk) -> None:
+    desk.buy(size=3.0)
+    desk.gateway.flatten()
+    desk.server.set_state(REDUCING)
+    until(lambda: desk.gateway.desk.view.state is DeskState.REDUCING)
+    answer = Signals({"action": signal_pb2.ACTION_SELL, "limit_price": 99.0, "reducing": True, "size": 1.0})
+    found = answer(signal_pb2.PredictRequest(tick=tick(S)))
+    found.signal.order_id = 9
+    assert desk.gateway.take(found, desk.now_ns).refusal is Refusal.DESK_REDUCING
+
+
+def test_a_reducing_schedule_goes_on_while_the_desk_reduces(tmp_path: Path, server: ScriptedDesk) -> None:
+    with trading(tmp_path, server, plan=lambda approval: twap(approval.size, 3 * S, 3)) as desk:
+        desk.buy(size=3.0)
+        for _ in range(3):
+            desk.pass_time(S, price=100.0)
+            desk.broker.advance(desk.now_ns)
+        assert desk.broker.positions() == {"A": 3.0}
+        desk.ask(action=signal_pb2.ACTION_SELL, limit_price=99.0, reducing=True, size=3.0)
+        server.set_state(REDUCING)
+        until(lambda: desk.gateway.desk.view.state is DeskState.REDUCING)
+        for _ in range(3):
+            desk.pass_time(S, price=100.0)
+            desk.broker.advance(desk.now_ns)
+        assert desk.broker.positions() == {}
+
+
 # -- positions ---------------------------------------------------------------------------------------------------------
 
 

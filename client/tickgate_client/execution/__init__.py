@@ -55,7 +55,8 @@ if TYPE_CHECKING:
         Refusal,
         ReportRefused,
     )
-    from tickgate_client.execution.paper import PaperBroker, PaperInstrument, PaperTerms
+    from tickgate_client.execution.paper import PaperBroker
+    from tickgate_client.execution.paper_terms import PaperInstrument, PaperTerms
     from tickgate_client.execution.parents import Approval, ParentOrder
     from tickgate_client.execution.reporter import Reporter
     from tickgate_client.execution.schedules import AlmgrenChriss, Schedule, Slice, at_once, twap, vwap
@@ -188,11 +189,8 @@ _MODULES = {
         "Refusal",
         "ReportRefused",
     ),
-    "paper": (
-        "PaperBroker",
-        "PaperInstrument",
-        "PaperTerms",
-    ),
+    "paper": ("PaperBroker",),
+    "paper_terms": ("PaperInstrument", "PaperTerms"),
     "parents": (
         "Approval",
         "ParentOrder",

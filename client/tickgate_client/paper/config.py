@@ -23,7 +23,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from tickgate_client.errors import TickgateError
 from tickgate_client.execution.latency import EmpiricalLatency, FixedLatency, Latency, LognormalLatency
-from tickgate_client.execution.paper import PaperInstrument, PaperTerms
+from tickgate_client.execution.paper_terms import PaperInstrument, PaperTerms
 from tickgate_client.execution.parents import Approval
 from tickgate_client.execution.schedules import AlmgrenChriss, Schedule, at_once, twap, vwap
 from tickgate_client.sla.objectives import MISSED_IN_A_MINUTE, Objective, Policy
