@@ -411,15 +411,22 @@ def test_a_desk_that_says_nothing_any_more_is_lost(tmp_path: Path, server: Scrip
 def test_a_breach_holds_new_risk_before_the_next_order_and_lets_exits_pass(
     tmp_path: Path, server: ScriptedDesk
 ) -> None:
-    objective = Objective("signals", limit_us=1e7, target=0.9, stall_us=2e7, clean_s=0.02, burn_rules=())
-    with SlaMonitor([objective]) as monitor, trading(tmp_path, server, monitor=monitor) as desk:
+    objective = Objective("signals", limit_us=1e7, target=0.9, stall_us=2e7, clean_s=1.0, burn_rules=())
+    now = [S]
+    with (
+        SlaMonitor([objective], clock=lambda: now[0]) as monitor,
+        trading(tmp_path, server, monitor=monitor) as desk,
+    ):
         assert desk.buy().refusal is None
         monitor.record(int(3e10))  # a call of 30 s
         refused = desk.buy()
         assert refused.refusal is Refusal.SLA_HELD
         assert "signals: LATENCY_STALL" in refused.text
         assert desk.ask(action=signal_pb2.ACTION_SELL, limit_price=99.0, reducing=True, size=2.0).refusal is None
-        until(lambda: desk.ask() and monitor.may_add_risk)
+        monitor.look()
+        now[0] += S + 1
+        desk.ask()  # a good call, begun after everything that was wrong
+        monitor.look()
         assert desk.buy().refusal is None
 
 

@@ -122,6 +122,9 @@ class Sla:
     policy: str = "HOLD"
     clean_s: float = 1.0
 
+    def __post_init__(self) -> None:
+        self.objective()
+
     def objective(self) -> Objective:
         """As the monitor takes it."""
         if self.policy not in Policy.__members__:
@@ -241,7 +244,6 @@ def read_config(path: Path) -> PaperConfig:
         name: _section(path, name, kind, document.pop(name, {}))
         for name, kind in (("feed", Feed), ("server", Server), ("calls", Calls), ("sla", Sla), ("plan", Plan))
     }
-    sections["sla"].objective()
     top = _section(path, "", _Top, document)
     here = path.parent
     feed, server = sections["feed"], sections["server"]
