@@ -391,8 +391,8 @@ def test_a_lost_server_cancels_what_works_and_counts_as_halted_until_it_is_heard
         server.start(port)
         until(lambda: desk.gateway.desk.view.state is DeskState.ACTIVE)
         assert desk.settled().states(1)[-1] == "CANCELLED"
-        assert not desk.gateway.checks.positions_agree
-        until(lambda: desk.gateway.step() or desk.gateway.checks.positions_agree)
+        assert not desk.gateway.positions.agree
+        until(lambda: desk.gateway.step() or desk.gateway.positions.agree)
         assert desk.server.positions() == desk.outbox.positions()
 
 
@@ -534,7 +534,7 @@ def test_positions_of_others_are_left_out_where_symbols_are_named(tmp_path: Path
 
 
 def test_without_an_answer_of_the_server_nothing_is_known_and_no_risk_taken(desk: Desk) -> None:
-    desk.gateway.settings = replace(SETTINGS, report_timeout_s=0.05)
+    desk.gateway.positions.report_timeout_s = 0.05
     desk.server.refuse = lambda _report: pb.ReportResponse(code=14)
     desk.buy()
     found = desk.gateway.reconcile()
@@ -542,7 +542,7 @@ def test_without_an_answer_of_the_server_nothing_is_known_and_no_risk_taken(desk
     assert "has not taken 2 reports" in found.text
     assert desk.buy().refusal is Refusal.POSITIONS_DIFFER
     desk.server.refuse = lambda _report: None
-    desk.gateway.settings = SETTINGS
+    desk.gateway.positions.report_timeout_s = LATE_S
     assert desk.gateway.reconcile().agrees
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tickgate_client.execution.account import Account, Holding
-    from tickgate_client.execution.desk import DeskState, DeskView, DeskWatch
+    from tickgate_client.execution.desk import DeskState, DeskView, DeskWatch, service_channel
     from tickgate_client.execution.engine import ExecutionEngine, events_of
     from tickgate_client.execution.errors import (
         ApprovalExceeded,
@@ -120,6 +120,7 @@ __all__ = [
     "at_once",
     "events_of",
     "impact_fraction",
+    "service_channel",
     "twap",
     "vwap",
 ]
@@ -133,6 +134,7 @@ _MODULES = {
         "DeskState",
         "DeskView",
         "DeskWatch",
+        "service_channel",
     ),
     "engine": (
         "ExecutionEngine",

@@ -8,6 +8,7 @@ from tickgate_client.execution.desk import DeskState, DeskWatch
 from tickgate_client.execution.engine import ExecutionEngine
 from tickgate_client.execution.outcomes import Refusal
 from tickgate_client.execution.parents import Approval
+from tickgate_client.execution.reconcile import Reconciler
 from tickgate_client.sla.monitor import SlaMonitor
 
 _DUST = 1e-9
@@ -19,21 +20,26 @@ class OrderChecks:
     Args:
         engine: What the venue has.
         desk: What the desk lets through.
+        positions: Whether they agree.
         monitor: Judges the client's calls; None: nobody does.
         clock: The gateway's.
 
     Attributes:
-        positions_agree: Positions were compared, and agreed.
         failed: What could not be recorded; None: everything could.
     """
 
     def __init__(
-        self, engine: ExecutionEngine, desk: DeskWatch, monitor: SlaMonitor | None, clock: Callable[[], int]
+        self,
+        engine: ExecutionEngine,
+        desk: DeskWatch,
+        positions: Reconciler,
+        monitor: SlaMonitor | None,
+        clock: Callable[[], int],
     ) -> None:
-        self.positions_agree = False
         self.failed: Exception | None = None
         self._engine = engine
         self._desk = desk
+        self._positions = positions
         self._monitor = monitor
         self._clock = clock
 
@@ -56,7 +62,7 @@ class OrderChecks:
             causes = "" if alarm is None else f"{alarm.objective.name}: {', '.join(alarm.causes)}"
             rules += [
                 (desk.state is not DeskState.ACTIVE, Refusal.DESK_REDUCING, desk.why),
-                (not self.positions_agree, Refusal.POSITIONS_DIFFER, ""),
+                (not self._positions.agree, Refusal.POSITIONS_DIFFER, ""),
                 (alarm is not None, Refusal.SLA_HELD, causes),
             ]
         return next(((refusal, text) for holds, refusal, text in rules if holds), None)

@@ -43,7 +43,7 @@ from tickgate_client.execution.outcomes import (
     ReportRefused,
 )
 from tickgate_client.execution.parents import Approval, ParentOrder, approval_of
-from tickgate_client.execution.reconcile import compare
+from tickgate_client.execution.reconcile import Reconciler
 from tickgate_client.execution.recovery import recover
 from tickgate_client.execution.reporter import Reporter
 from tickgate_client.execution.schedules import Schedule, at_once
@@ -52,7 +52,6 @@ from tickgate_client.sla.monitor import SlaMonitor
 
 _LOG = logging.getLogger(__name__)
 
-_AGAIN_S = 1.0  # after a comparison that told nothing
 _REPORTED = {
     OrderState.CANCELLED: portfolio_pb2.ORDER_STATE_CANCELLED,
     OrderState.REJECTED: portfolio_pb2.ORDER_STATE_REJECTED,
@@ -86,7 +85,16 @@ class GatewayCore:
         self.settings = settings or GatewaySettings()
         self.reporter = Reporter(outbox, service, on_refused=self._on_refused)
         self.desk = DeskWatch(service, self._on_desk, renew_s=watch_lease_s / 3, lease_s=watch_lease_s)
-        self.checks = OrderChecks(engine, self.desk, monitor, clock)
+        self.positions = Reconciler(
+            engine,
+            outbox,
+            self.reporter,
+            self.desk,
+            symbols=self.settings.symbols,
+            report_timeout_s=self.settings.report_timeout_s,
+            settle_s=self.settings.settle_s,
+        )
+        self.checks = OrderChecks(engine, self.desk, self.positions, monitor, clock)
         self._monitor = monitor
         self._plan = plan
         self._on_event = on_event
@@ -97,8 +105,6 @@ class GatewayCore:
         self._closing = Closing(
             engine, self.settings.prefix, self.settings.flatten_collar, self.settings.flatten_valid_s
         )
-        self._compare_due_s: float | None = None
-        self._losses = 0
         self._running = threading.Event()
         self._stopping = threading.Event()
         self._idle = threading.Event()
@@ -198,8 +204,7 @@ class GatewayCore:
             for parent in list(self._parents.values()):
                 self._send_due(parent)
             self._close_if_quiet()
-        due_s = self._compare_due_s
-        if due_s is not None and time.monotonic() >= due_s and self.desk.view.state is not DeskState.LOST:
+        if self.positions.is_due:
             self.reconcile()
 
     def cancel_all(self, *, symbol: str | None = None) -> None:
@@ -300,20 +305,8 @@ class GatewayCore:
 
     def reconcile(self) -> Reconciliation:
         """Compare positions at the venue, in the outbox and at the server; new risk waits until they agree."""
-        settings, losses = self.settings, self._losses
-        found = compare(
-            self.engine,
-            self.outbox,
-            self.reporter,
-            self.desk,
-            symbols=settings.symbols,
-            report_timeout_s=settings.report_timeout_s,
-            settle_s=settings.settle_s,
-        )
-        agreed = self.checks.positions_agree
-        if self._losses == losses:  # else it was lost meanwhile, and is compared again
-            self.checks.positions_agree = found.agrees
-            self._compare_due_s = None if found.conclusive else time.monotonic() + _AGAIN_S
+        agreed = self.positions.agree
+        found = self.positions.compare()
         if not found.agrees or not agreed:
             self._tell(found)
         return found
@@ -339,15 +332,13 @@ class GatewayCore:
             else:
                 self._monitor.server_found()
         if view.state is DeskState.LOST:
-            self._losses += 1
-            self.checks.positions_agree = False  # who comes back may have another book
-            self._compare_due_s = time.monotonic()
+            self.positions.lost()
         if view.state in (DeskState.HALTED, DeskState.LOST):
             self.cancel_all()
         self._tell(DeskChanged(view))
 
     def _on_refused(self, report: RefusedReport) -> None:
-        self.checks.positions_agree = False  # until they are compared anew
+        self.positions.agree = False  # until they are compared anew
         self._tell(ReportRefused(report))
 
     def _keep(self) -> None:
