@@ -19,6 +19,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "check-data": "Hold a recorded file to the server's rules: rows by reason, gaps, price jumps, spreads.",
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
+        "export-features": "Write the newest vectors of SYMBOLS from Redis to an Arrow or Parquet file.",
         "fundamentals": "Share slow values of the symbols with every server, through Redis.",
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
