@@ -222,7 +222,7 @@ def main() -> None:
         overload = write(folder / "two", request("two"), 8, 20_000)
         for transport in sys.argv[1:] or ["queue", "aio"]:
             arguments = ("--clock", "replay", "--transport", transport, "--default-model", "bench")
-            with served(folder / "models", *arguments) as server:
+            with served(folder / "models", *arguments, observed=True) as server:
                 address, stub = server.address, server.stub
                 tick = Tick(symbol="A", exchange_ts_ns=1, trade=Trade(price=100.0, size=1.0))
                 stub.Predict(PredictRequest(tick=tick), timeout=10.0)

@@ -29,7 +29,7 @@ def halt(repository: Path) -> Table:
     table = Table(title=f"trading state, from request to a watching client, ms; {CHANGES} changes")
     for heading in ("load", "p50", "p99", "max"):
         table.add_column(heading, justify="left" if heading == "load" else "right")
-    with served(repository, "--clock", "replay") as server, desk_of(server) as desk:
+    with served(repository, "--clock", "replay", observed=True) as server, desk_of(server) as desk:
         for load in ("none", "unary, 8 connections, closed loop"):
             with _loaded(server.address, busy=load != "none"):
                 found = _changes(desk) * 1e3

@@ -132,7 +132,7 @@ def main(pairs: int, seconds: float, transport: str, journal: Path | None, only:
         folder = Path(name)
         models.publish(folder / "models")
         arguments = ("--clock", "replay", "--transport", transport, "--journal", beside + "/journal")
-        with served(folder / "models", *arguments) as server:
+        with served(folder / "models", *arguments, observed=True) as server:
             disturbances = [
                 Disturbance("a scrape every 100 ms", _SCRAPE, (server.metrics,)),
                 Disturbance("64 KiB and fsync every 20 ms", _FSYNC, (beside + "/other", "0.02")),

@@ -35,7 +35,7 @@ def tickgate(models: Path, transport: str = "queue", **settings: str) -> Iterato
     """`tickgate serve` in replay mode; gives its address."""
     environment = {f"TICKGATE_{name.upper()}": value for name, value in settings.items()}
     environment |= {"TICKGATE_SERVER__TRANSPORT": transport, "TICKGATE_CLOCK__MODE": "replay"}
-    with server(models, environment=environment) as (_, address):
+    with server(models, environment=environment, observed=True) as (_, address):
         yield address
 
 

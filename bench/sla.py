@@ -31,7 +31,7 @@ _CALM = Objective("signals", limit_us=30e6, target=0.999, stall_us=60e6)
 
 def sla(repository: Path) -> list[Table]:
     """The tables."""
-    with served(repository, "--clock", "replay") as server:
+    with served(repository, "--clock", "replay", observed=True) as server:
         return [_costs(), *_round_trips(server), _stalls(server)]
 
 

@@ -141,7 +141,7 @@ def many_beside_one(seconds: float, pairs: int) -> Table:
         for pair in range(pairs):
             for kind in ("one", "many") if pair % 2 == 0 else ("many", "one"):
                 default = {"TICKGATE_MODELS__DEFAULT": "bench" if kind == "one" else "model-19"}
-                with served(folder / kind, "--clock", "replay", environment=default) as server:
+                with served(folder / kind, "--clock", "replay", environment=default, observed=True) as server:
                     write_requests(folder / "unary", 1, int(20_000 * (seconds + 1)), stream=False, symbols="M")
                     run = load(server.address, folder / "unary", Shape("", 1), seconds)
                     started = server.process.logged("serving")[-1]["start_up_s"]
@@ -172,7 +172,9 @@ def swaps(pairs: int, seconds: float, count: int) -> list[Table]:
             "SWAPS_WHILE": str(folder / "swap"),
             "SWAPS_EVERY_S": str(EVERY_S),
         }
-        with served(folder / "models", "--clock", "replay", environment=environment, program=PROGRAM) as server:
+        with served(
+            folder / "models", "--clock", "replay", environment=environment, program=PROGRAM, observed=True
+        ) as server:
             swapped = Swapped(server, folder)
             swapped.rate = swapped.measure(seconds, 0)["rps"] // 2 // CONNECTIONS * CONNECTIONS
             swapped.swapping(2 * seconds)  # the checker's imports, once

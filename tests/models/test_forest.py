@@ -287,10 +287,33 @@ def test_the_check_finds_another_decision_where_outputs_are_neighbours() -> None
             del vector
             return float(np.nextafter(np.float32(p), np.float32(0.5)))
 
+        def score_all(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.array([self.score(row) for row in rows], np.float32)
+
     neighbour = Neighbour.__new__(Neighbour)
     reason = check_against(neighbour, forest, vector[None], ranges, max(p, 1.0 - p), random_rows=0)
     assert reason is not None
     assert "another decision" in reason
+
+
+def test_many_vectors_at_once_give_what_they_give_one_by_one() -> None:
+    forest, reference, ranges = small_forest()
+    rows = random_vectors(forest, ranges, 300)
+    assert forest.score_all(rows).tolist() == [forest.score(row) for row in rows]
+    assert reference.score_all(rows).tolist() == [reference.score(row) for row in rows]
+
+
+def test_the_check_asks_one_by_one_where_many_at_once_give_something_else() -> None:
+    forest, reference, ranges = small_forest()
+
+    class Coarse(Session):
+        def score(self, vector: NDArray[np.float32]) -> float:
+            return reference.score(vector)
+
+        def score_all(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.zeros(len(rows), np.float32)
+
+    assert check_against(Coarse.__new__(Coarse), forest, np.zeros((0, 4), np.float32), ranges, 0.55, 500) is None
 
 
 def test_random_vectors_are_finite_even_for_the_widest_ranges() -> None:

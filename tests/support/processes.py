@@ -27,6 +27,8 @@ CALL_S = 30.0
 PREDICT = "/tickgate.v1.SignalService/Predict"
 # Few tests have risk data, and without them only exits would be approved.
 WITHOUT_RISK_DATA = {"TICKGATE_RISK__MAX_VAR": "off", "TICKGATE_RISK__MAX_CORRELATION": "off"}
+# An observer takes as long to start as its server, and few tests ask for what it does.
+UNOBSERVED = {"TICKGATE_OBSERVER__MODE": "none"}
 # A test's server is on this machine: no proxy of the environment stands between.
 CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
 
@@ -36,10 +38,21 @@ class ServerProcess:
 
     Attributes:
         journal: Folder of its own journal, if its arguments name no other.
+
+    Args:
+        arguments: Behind `serve`.
+        environment: Beside that of the tests.
+        program: What to run.
+        observed: With an observer and its metrics.
     """
 
     def __init__(
-        self, arguments: list[str], environment: Mapping[str, str], program: Sequence[str] = (TICKGATE,)
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        program: Sequence[str] = (TICKGATE,),
+        *,
+        observed: bool = False,
     ) -> None:
         self.events: list[dict[str, Any]] = []
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -52,7 +65,7 @@ class ServerProcess:
             "--service-listen",
             "127.0.0.1:0",
             "--metrics-listen",
-            "127.0.0.1:0",
+            "127.0.0.1:0" if observed else "",
             "--journal",
             self._journal.name,
         ]
@@ -60,7 +73,7 @@ class ServerProcess:
             [*program, "serve", *own, *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env={**WITHOUT_RISK_DATA, **os.environ, **environment},
+            env={**WITHOUT_RISK_DATA, **({} if observed else UNOBSERVED), **os.environ, **environment},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -125,9 +138,10 @@ def server(
     environment: Mapping[str, str] | None = None,
     ready: str = "serving",
     program: Sequence[str] = (TICKGATE,),
+    observed: bool = False,
 ) -> Iterator[tuple[ServerProcess, str]]:
     """A server that logged `ready`, and its address; killed on the way out if it still runs."""
-    running = ServerProcess(["--models", str(models), *arguments], environment or {}, program)
+    running = ServerProcess(["--models", str(models), *arguments], environment or {}, program, observed=observed)
     try:
         yield running, str(running.wait_for(ready)["address"])
     finally:
@@ -187,10 +201,14 @@ def served(
     environment: Mapping[str, str] | None = None,
     ready: str = "serving",
     program: Sequence[str] = (TICKGATE,),
+    observed: bool = False,
 ) -> Iterator[Served]:
     """As `server`, with a channel."""
     with (
-        server(models, *arguments, environment=environment, ready=ready, program=program) as (running, address),
+        server(models, *arguments, environment=environment, ready=ready, program=program, observed=observed) as (
+            running,
+            address,
+        ),
         grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
         line = running.logged(ready)[-1]

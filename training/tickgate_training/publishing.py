@@ -3,6 +3,7 @@
 import hashlib
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from tickgate_server.models.package import (
     Golden,
     Manifest,
     Output,
+    Stability,
     Validation,
     publish,
     versions,
@@ -31,8 +33,12 @@ from tickgate_training.export import check_parity, export
 from tickgate_training.folds import Fitted
 from tickgate_training.metrics import Metrics
 from tickgate_training.samples import Samples
+from tickgate_training.stability import widest_of_stretches
 
 GOLDEN_ROWS = 128
+# A stability index over fewer rows says little, and from fewer stretches nobody knows how large it usually is.
+STABILITY_ROWS_LEAST = 100
+STABILITY_STRETCHES = 5
 DECILES = tuple(k / 10 for k in range(1, 10))
 _ATTEMPTS = 10
 _LIBRARIES = (
@@ -115,6 +121,8 @@ def _manifest(
     number: int,
 ) -> Manifest:
     schema = samples.feature_set
+    described = np.sort(fitted.described_rows)
+    statistics = feature_statistics(schema.features, samples.features[described])
     return Manifest(
         name=config.package.name,
         version=number,
@@ -131,7 +139,8 @@ def _manifest(
         ),
         output=Output(horizon_trades=config.label.horizon_trades),
         decision_threshold=fitted.choice.threshold,
-        feature_statistics=feature_statistics(schema.features, samples.features[fitted.described_rows]),
+        feature_statistics=statistics,
+        stability=stability_of(statistics, samples.features[described], samples.stamps_ns[described]),
         validation=Validation(
             trials=trials, metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()}
         ),
@@ -161,6 +170,30 @@ def feature_statistics(names: tuple[str, ...], features: NDArray[np.float32]) ->
         )
         for name, column in zip(names, values.T, strict=True)
     }
+
+
+def stability_of(
+    statistics: Mapping[str, FeatureStatistics], features: NDArray[np.float32], stamps_ns: NDArray[np.int64]
+) -> Stability | None:
+    """What each feature's stability index stayed below, over as many rows as an hour of training usually has.
+
+    Args:
+        statistics: Of these rows, in the order of the columns.
+        features: Rows fitted on in the order of time, float32 [n, width], finite.
+        stamps_ns: Their venue times, int64 [n].
+
+    Returns:
+        None: there are too few rows to tell.
+    """
+    _, in_an_hour = np.unique(stamps_ns // 3_600_000_000_000, return_counts=True)
+    rows = min(max(int(np.median(in_an_hour)), STABILITY_ROWS_LEAST), len(features) // STABILITY_STRETCHES)
+    if rows < STABILITY_ROWS_LEAST:
+        return None
+    widest = {
+        name: widest_of_stretches(trained, column, rows)
+        for (name, trained), column in zip(statistics.items(), features.T, strict=True)
+    }
+    return Stability(rows=rows, widest=widest)
 
 
 def _golden(fitted: Fitted, ready: NDArray[np.float32]) -> Golden:

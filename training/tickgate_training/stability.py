@@ -1,18 +1,16 @@
-"""Whether features are distributed as they were when a model was fitted: the population stability index.
+"""The population stability index over a run's rows, and what it stays below where nothing changed.
 
-    PSI = sum over bins of (a - e) ln(a / e)
-
-e and a are the shares of train and of later rows in bins that end at the train rows' deciles (Siddiqi, "Credit Risk
-Scorecards", 2006; its distribution without a change: Yurdakul and Naranjo, "Statistical properties of the population
-stability index", J. of Risk Model Validation 14(3), 2020). Each bin's count is smoothed by a half, so that an empty
-one gives a number. Where several deciles coincide, their bins are one.
+The index itself is the server's (`tickgate_server.models.stability`); here its bins end at the train rows' deciles.
+Where several deciles coincide, their bins are one.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tickgate_server.models.package import FeatureStatistics
+from tickgate_server.models.stability import bins_of, counts_of, index_of, smoothed
+
 BINS = 10
-_SMOOTHING = 0.5
 _DECILES = np.arange(1, BINS) / BINS
 
 
@@ -71,11 +69,6 @@ def draws_of(trained_rows: int, rows: int, draws: int, seed: int) -> NDArray[np.
     return np.asarray(picked.reshape(draws, -1)[:, :rows])
 
 
-def counts_of(edges: NDArray[np.float64], values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Values in each bin, int64 [edges + 1]; one that lies on an edge belongs to the bin below it."""
-    return np.bincount(np.searchsorted(edges, values.astype(np.float64)), minlength=edges.size + 1)
-
-
 def drawn_counts(
     edges: NDArray[np.float64], values: NDArray[np.float32], picked: NDArray[np.int64]
 ) -> NDArray[np.int64]:
@@ -84,13 +77,21 @@ def drawn_counts(
     return np.array([np.bincount(places[draw], minlength=edges.size + 1) for draw in picked])
 
 
-def smoothed(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Shares of counts along the last axis, each count a half larger."""
-    larger = counts + _SMOOTHING
-    return np.asarray(larger / larger.sum(axis=-1, keepdims=True))
+def widest_of_stretches(trained: FeatureStatistics, column: NDArray[np.float32], rows: int) -> float:
+    """The largest index that any stretch of so many train rows in a row has against all of them.
 
+    So it has in it what an index over an hour shows of a usual day, its pattern by time of day among it; blocks that
+    are shorter than what is measured would not. NaN where there are not so many rows.
 
-def index_of(expected: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The index of counts against shares that are expected, along the last axis."""
-    actual = smoothed(counts)
-    return np.asarray(((actual - expected) * np.log(actual / expected)).sum(axis=-1))
+    Args:
+        trained: Statistics of the train rows.
+        column: The feature in these rows, float32 [n], finite, in the order of time.
+        rows: Of a stretch; those begin a quarter of it apart.
+    """
+    if len(column) < rows:
+        return float("nan")
+    edges, expected = bins_of(trained)
+    places = np.searchsorted(edges, column.astype(np.float64))
+    begins = range(0, len(column) - rows + 1, max(rows // 4, 1))
+    counts = np.array([np.bincount(places[at : at + rows], minlength=edges.size + 1) for at in begins])
+    return float(index_of(expected, counts).max())

@@ -80,6 +80,12 @@ class CompiledForest:
         """
         return score(vector, self.nodes, self.roots, self.keys, self.program, self.registers)
 
+    def score_all(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same for many vectors, float32 [n] for contiguous float32 [n, width]."""
+        found = np.empty(len(rows), np.float32)
+        _score_rows(rows, self.nodes, self.roots, self.keys, self.program, self.registers, found)
+        return found
+
     def thresholds(self) -> list[NDArray[np.float32]]:
         """The distinct split points of each feature, ascending."""
         branches = self.nodes[(self.nodes & WIDTH_LIMIT) != self.width]
@@ -262,3 +268,17 @@ def score(
         bits = np.int64(np.float32(vector[k] + np.float32(0.0)).view(np.int32))  # both zeros are one
         keys[k] = (bits if bits >= 0 else bits ^ _INT32_MAX) << 32
     return run_tail(program, registers, walk(nodes, roots, keys))
+
+
+@kernel("void(f4[:,::1], i8[::1], u8[::1], i8[::1], i8[:,::1], f8[::1], f4[::1])")
+def _score_rows(
+    rows: NDArray[np.float32],
+    nodes: NDArray[np.int64],
+    roots: NDArray[np.uint64],
+    keys: NDArray[np.int64],
+    program: NDArray[np.int64],
+    registers: NDArray[np.float64],
+    found: NDArray[np.float32],
+) -> None:
+    for row in range(rows.shape[0]):
+        found[row] = score(rows[row], nodes, roots, keys, program, registers)

@@ -8,6 +8,8 @@ from tickgate_server.models.session import Session
 
 ULP_LIMIT = 1
 RANDOM_ROWS = 10_000
+# So many rows ONNX Runtime is given one by one too, as in service.
+_ONE_BY_ONE = 200
 _SEED = 20240229
 _INT32_MAX = 0x7FFFFFFF
 
@@ -32,15 +34,27 @@ def check_against(
         threshold: On the confidence max(p, 1 - p).
         random_rows: How many to draw, always the same ones.
     """
-    for vector in np.concatenate([golden, random_vectors(forest, ranges, random_rows)]):
-        expected, found = session.score(vector), forest.score(vector)
-        if not ulps_apart(found, expected) <= ULP_LIMIT:
-            return f"gives {found!r}, ONNX Runtime {expected!r} for {vector.tolist()}"
-        if _decision(found, threshold) != _decision(expected, threshold):
-            return (
-                f"gives {found!r}, ONNX Runtime {expected!r}, another decision at {threshold!r} for {vector.tolist()}"
-            )
-    return None
+    rows = np.concatenate([golden, random_vectors(forest, ranges, random_rows)])
+    expected, found = _of_session(session, rows), forest.score_all(rows)
+    apart = ~(ulps_apart(found, expected) <= ULP_LIMIT)
+    differ = np.flatnonzero(apart | (_decisions(found, threshold) != _decisions(expected, threshold)))
+    if not differ.size:
+        return None
+    row = int(differ[0])
+    both = f"gives {float(found[row])!r}, ONNX Runtime {float(expected[row])!r}"
+    if not apart[row]:
+        both += f", another decision at {threshold!r}"
+    return f"{both} for {rows[row].tolist()}"
+
+
+def _of_session(session: Session, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What ONNX Runtime gives for each row; all at once, where that is what it gives one by one."""
+    together = session.score_all(rows)
+    tried = min(len(rows), _ONE_BY_ONE)
+    alone = np.array([session.score(row) for row in rows[:tried]], np.float32)
+    if np.array_equal(alone, together[:tried], equal_nan=True):
+        return together
+    return np.array([*alone, *(session.score(row) for row in rows[tried:])], np.float32)
 
 
 def random_vectors(forest: CompiledForest, ranges: NDArray[np.float64], count: int) -> NDArray[np.float32]:
@@ -67,19 +81,17 @@ def random_vectors(forest: CompiledForest, ranges: NDArray[np.float64], count: i
     return rows
 
 
-def ulps_apart(a: float, b: float) -> float:
-    """Steps between neighbouring float32 values from a to b; infinite unless both are finite."""
-    if not (np.isfinite(a) and np.isfinite(b)):
-        return float("inf")
+def ulps_apart(a: NDArray[np.float32] | float, b: NDArray[np.float32] | float) -> NDArray[np.float64]:
+    """Steps between neighbouring float32 values from a to b, element by element; infinite unless both are finite."""
     ranks = []
-    for value in (a, b):
-        bits = int((np.float32(value) + np.float32(0.0)).view(np.int32))
-        ranks.append(bits if bits >= 0 else -(bits & _INT32_MAX))
-    return float(abs(ranks[0] - ranks[1]))
+    for values in (a, b):
+        bits = (np.asarray(values, np.float32) + np.float32(0.0)).view(np.int32).astype(np.int64)
+        ranks.append(np.where(bits >= 0, bits, -(bits & _INT32_MAX)))
+    return np.where(np.isfinite(a) & np.isfinite(b), np.abs(ranks[0] - ranks[1]), np.inf)
 
 
-def _decision(p: float, threshold: float) -> int:
+def _decisions(p: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
     """1 long, -1 short, 0 none."""
-    if not max(p, 1.0 - p) >= threshold:
-        return 0
-    return 1 if p >= 0.5 else -1
+    wide = p.astype(np.float64)
+    acts = np.maximum(wide, 1.0 - wide) >= threshold
+    return np.where(acts, np.where(wide >= 0.5, 1, -1), 0)

@@ -88,6 +88,13 @@ class FeatureStatistics(_Strict):
     quantiles: tuple[FiniteFloat, ...]
 
 
+class Stability(_Strict):
+    """What the stability index of each feature stayed below in training, over so many rows in a row."""
+
+    rows: int = Field(ge=1)
+    widest: dict[str, Annotated[FiniteFloat, Field(ge=0.0)]]
+
+
 class Validation(_Strict):
     """Walk-forward results, net of costs; what each metric means: `tickgate_training.metrics`.
 
@@ -108,7 +115,8 @@ class Golden(_Strict):
 class Manifest(_Strict):
     """All that a server must know of a model beside its graph.
 
-    `promotion`: whether the walk-forward's figures allow it to be promoted; None: nobody looked.
+    `promotion`: whether the walk-forward's figures allow it to be promoted; None: nobody looked. `stability`: without
+    it nobody can tell a drift of its features from a usual day.
     """
 
     format_version: Literal[1] = 1
@@ -120,6 +128,7 @@ class Manifest(_Strict):
     output: Output
     decision_threshold: Annotated[float, Field(ge=0.5, le=1.0)]
     feature_statistics: dict[str, FeatureStatistics]
+    stability: Stability | None = None
     validation: Validation
     promotion: PromotionVerdict | None = None
     latency_budget_ms: Annotated[FiniteFloat, Field(gt=0.0)] = 50.0
@@ -135,6 +144,8 @@ class Manifest(_Strict):
         width = len(self.features.names)
         if set(self.feature_statistics) != set(self.features.names):
             raise ValueError("feature_statistics must have one entry for each name in features.names")
+        if self.stability is not None and set(self.stability.widest) != set(self.features.names):
+            raise ValueError("stability.widest must have one entry for each name in features.names")
         if len(self.golden.inputs) < GOLDEN_VECTORS_MINIMUM:
             raise ValueError(
                 f"golden.inputs has {len(self.golden.inputs)} rows, at least {GOLDEN_VECTORS_MINIMUM} needed"

@@ -75,3 +75,11 @@ class Session:
         self._input[0, :] = vector
         self._session.run_with_iobinding(self._binding, options)
         return float(self._output[0, 0])
+
+    def score_all(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """P(up) for many vectors in one run, float32 [n] for float32 [n, width]; whatever the graph gives.
+
+        For checks: it allocates, and nothing can end it.
+        """
+        found = self._session.run([OUTPUT_NAME], {INPUT_NAME: rows})[0]
+        return np.asarray(found, np.float32).reshape(len(rows))
