@@ -55,6 +55,7 @@ proto: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/query_columns.py
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench

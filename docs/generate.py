@@ -1,9 +1,12 @@
-"""Generate `docs/reasons.md` from the contract's comments, the gate's checks, and what a person does about each reason.
+"""Generate `docs/reasons.md` and `docs/metrics.md`.
+
+The one is made from the contract's comments, the gate's checks, and what a person does about each reason; the other
+from the observer's catalogue.
 
     python docs/generate.py [OUT]
 
-OUT is the folder that receives it; by default the one of this file, which is what is committed. A test generates into
-an empty folder and compares.
+OUT is the folder that receives them; by default the one of this file, which is what is committed. Tests generate into
+an empty folder and compare.
 """
 
 import math
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from tickgate_server.observer.catalogue import GROUPS as METRIC_GROUPS
+from tickgate_server.observer.catalogue import Described
 from tickgate_server.risk.checks import CHECKS, Check
 from tickgate_server.risk.limits import Limits, SymbolLimits
 from tickgate_server.risk.reasons import Reason
@@ -20,6 +25,7 @@ from tickgate_server.risk.reasons import Reason
 HERE = Path(__file__).resolve().parent
 CONTRACT = HERE.parent / "proto" / "tickgate" / "v1" / "signal.proto"
 FILE_NAME = "reasons.md"
+METRICS_FILE_NAME = "metrics.md"
 _PREFIX = "REASON_"
 _MEMBER = re.compile(rf"  {_PREFIX}(?P<name>\w+) = (?P<number>\d+);")
 _COMMENT = re.compile(r"  // ?(?P<text>.*)")
@@ -110,6 +116,8 @@ ADVICE = {
     Reason.TICK_CROSSED_QUOTE: "Nothing for single ones; many mean that a feed mixes two books.",
     Reason.TICK_PRICE_JUMP: "Nothing for single ones: the next trade confirms or drops it. Many on a sound feed: raise"
     " `ticks.price_jump_sigmas` or `ticks.price_jump_least`, for training as well.",
+    Reason.TICK_INVALID_VALUE: "Look at what the feed sends: such a tick is passed over and counted, others of its"
+    " message are not held up by it.",
     Reason.SIZING_BELOW_MINIMUM: "Nothing: the position is what the model asks for, or the wish is too small. If it"
     " never trades: raise `risk_budget`, or see whether open orders fill.",
     Reason.SIZING_NO_VOLATILITY: "Wait for 20 returns of the symbol. If it stays: its currency lacks a rate in"
@@ -199,10 +207,27 @@ def reasons(proto: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics() -> str:
+    """The document of the metrics."""
+    lines = [_METRICS_HEAD]
+    for heading, group in METRIC_GROUPS.items():
+        lines += [f"## {heading}", "", "| name | kind | labels | what it says |", "|---|---|---|---|"]
+        lines += [_metric(described) for described in group]
+        lines.append("")
+    return "\n".join(lines)
+
+
 def generate(out: Path) -> None:
-    """Write the document into a folder; raises `TextMissing`."""
+    """Write the documents into a folder; raises `TextMissing`."""
     text = reasons(CONTRACT.read_text(encoding="utf-8"))
     (out / FILE_NAME).write_text(text, encoding="utf-8")
+    (out / METRICS_FILE_NAME).write_text(metrics(), encoding="utf-8")
+
+
+def _metric(described: Described) -> str:
+    labels = ", ".join(f"`{label}`" for label in described.labels)
+    about = f"{described.about} {described.note}".rstrip()
+    return f"| `{described.exposed}` | {described.kind} | {labels} | {about} |"
 
 
 def _require_whole(said: dict[str, _Said]) -> None:
@@ -285,6 +310,26 @@ price collar alone of the checks; and what is no check, as no order can be made 
 the request id.
 
 ## The gate's checks, in their order
+"""
+
+_METRICS_HEAD = """\
+<!-- Made by `make docs` from server/tickgate_server/observer/catalogue.py: edit that. -->
+# Metrics
+
+The observer serves them at `http://<server.metrics_listen>/metrics`: as OpenMetrics with exemplars to those who ask
+for it, as Prometheus does, else in the text format, which has no exemplars. It counts from the journal, in a process of
+its own: nothing here costs an answer anything. `deploy/prometheus` has the scrape configuration, recording rules and
+alerts over them, `deploy/grafana` a dashboard.
+
+- **Counters** begin with the oldest record that the journal retains, those of earlier servers among them. A restarted
+  observer's are lower by what retention has removed, which Prometheus takes for a reset.
+- **Histograms** are in seconds and have `_bucket`, `_sum` and `_count`. 99 % of total latency:
+  `histogram_quantile(0.99, sum by (le) (rate(tickgate_stage_latency_seconds_bucket{stage="total"}[5m])))`.
+- **`worker`** is the name of the worker's journal, `worker-0` and so on; with one worker it is empty, which to
+  Prometheus is no label.
+- **Not here**, because neither journal nor status files say it: the time that encoding takes, the length of the queue
+  of published ticks, requests refused while the journal could not be written (they are in the log), refusals by gRPC's
+  core.
 """
 
 

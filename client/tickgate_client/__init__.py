@@ -29,14 +29,26 @@ if TYPE_CHECKING:
     )
     from tickgate_client.client import SignalClient
     from tickgate_client.errors import (
+        BadColumns,
         BadSlaFile,
+        BadSourceOption,
+        BadTickEntry,
         BadTickFile,
         ContractBroken,
         ExtraMissing,
+        PublisherClosed,
+        SourceFailed,
         TickgateError,
         TradingHeld,
         UnknownTickReader,
+        UnknownTickSource,
     )
+    from tickgate_client.feeds.blocking import MarketDataPublisher
+    from tickgate_client.feeds.columns import tick_columns
+    from tickgate_client.feeds.counts import TickTally
+    from tickgate_client.feeds.publisher import AsyncMarketDataPublisher
+    from tickgate_client.feeds.sources import TickBatch, TickSource
+    from tickgate_client.feeds.window import Published, RefusedTick
     from tickgate_client.latency import CallRecorder, LatencyRecorder, LatencySummary, Percentiles
     from tickgate_client.readers import read_ticks, reader_names
     from tickgate_client.replay import ReplayAnswer, ReplayResult
@@ -46,9 +58,13 @@ if TYPE_CHECKING:
     from tickgate_client.ticks import read_csv, write_csv
 
 __all__ = [
+    "AsyncMarketDataPublisher",
     "AsyncRoutedSignalClient",
     "AsyncSignalClient",
+    "BadColumns",
     "BadSlaFile",
+    "BadSourceOption",
+    "BadTickEntry",
     "BadTickFile",
     "CallCancelled",
     "CallError",
@@ -59,12 +75,16 @@ __all__ = [
     "InvalidRequest",
     "LatencyRecorder",
     "LatencySummary",
+    "MarketDataPublisher",
     "ModelNotFound",
     "ModelNotLoaded",
     "NotSupported",
     "Overloaded",
     "Percentiles",
     "PermissionDenied",
+    "Published",
+    "PublisherClosed",
+    "RefusedTick",
     "ReplayAnswer",
     "ReplayResult",
     "RoutedSignalClient",
@@ -72,20 +92,40 @@ __all__ = [
     "ServerFault",
     "ServerUnavailable",
     "SignalClient",
+    "SourceFailed",
+    "TickBatch",
+    "TickSource",
+    "TickTally",
     "TickgateError",
     "TradingHeld",
     "Unauthenticated",
     "UnknownTickReader",
+    "UnknownTickSource",
     "UpdateConflict",
     "WrongWorker",
     "error_of_result",
     "read_csv",
     "read_ticks",
     "reader_names",
+    "tick_columns",
     "write_csv",
 ]
 
 _MODULE_OF = {
+    "AsyncMarketDataPublisher": "feeds.publisher",
+    "MarketDataPublisher": "feeds.blocking",
+    "Published": "feeds.window",
+    "RefusedTick": "feeds.window",
+    "TickBatch": "feeds.sources",
+    "TickSource": "feeds.sources",
+    "TickTally": "feeds.counts",
+    "tick_columns": "feeds.columns",
+    "BadColumns": "errors",
+    "BadSourceOption": "errors",
+    "BadTickEntry": "errors",
+    "PublisherClosed": "errors",
+    "SourceFailed": "errors",
+    "UnknownTickSource": "errors",
     "AsyncRoutedSignalClient": "routing_aio",
     "RoutedSignalClient": "routing",
     "Routes": "routes",

@@ -25,7 +25,7 @@ from tickgate_client.stream import StreamLedger
 
 # What grpc.aio makes of a stream that the server ends while a message is being written: the server's own status, that
 # it drains for example, is lost then.
-_WRITE_FAILED = "Internal error from Core"
+WRITE_FAILED = "Internal error from Core"
 
 _DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 _UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
@@ -194,7 +194,7 @@ class AsyncOpenStream:
             # The stream is over. Reading tells how, after any answers that came before its end.
             return
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.INTERNAL and error.details() == _WRITE_FAILED:
+            if error.code() is grpc.StatusCode.INTERNAL and error.details() == WRITE_FAILED:
                 self.ledger.ended(_UNAVAILABLE)
                 raise ServerUnavailable(
                     "the stream ended while a message was being sent", status_code=grpc.StatusCode.UNAVAILABLE

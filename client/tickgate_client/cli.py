@@ -16,15 +16,23 @@ GROUP = "tickgate.verbs"
 # One line for each verb of our own: `tickgate --help` imports none of them.
 _SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
+        "archive": "Keep the decision log: journals as Parquet files, by day and model.",
+        "check-data": "Hold a recorded file to the server's rules: rows by reason, gaps, price jumps, spreads.",
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
+        "explain": "Explain one decision: its tick, features, prediction and why, checks and limits, timings.",
+        "feed": "Publish market data from a source: each tick at least once, a symbol's in order.",
+        "fundamentals": "Share slow values of the symbols with every server, through Redis.",
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",
         "health": "Ask a server whether it serves; exit 0 only for SERVING.",
         "journal": "Read and verify a server's journal: every input that changed state, and every decision.",
         "models": "See which model versions serve, load and promote them, and compare them.",
         "observe": "Follow a journal: serve its metrics and write its control block.",
+        "paper": "Trade recorded ticks on paper, from feed to portfolio, as CONFIG (a TOML file) says.",
+        "parity": "Compare the features that were served with training's of the same ticks, bit for bit.",
         "portfolio": "See what is held, open and lost, and correct it.",
         "predict": "Ask a server for one signal.",
+        "query": "Ask the decision log: one SELECT over Parquet and the live journal at once.",
         "reduce": "Let only orders pass that reduce a position.",
         "replay": "Decide again what a journal recorded, and compare bit for bit.",
         "replay-ticks": "Send recorded ticks through a server; count answers and latencies.",

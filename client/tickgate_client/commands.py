@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tickgate.tls import read_credentials
 from tickgate.v1 import market_pb2
 from tickgate_client.client import SignalClient
-from tickgate_client.errors import TickgateError
+from tickgate_client.command_options import one_line_errors, tls_options
 from tickgate_client.options import MAX_BATCH, MAX_IN_FLIGHT, Input
 from tickgate_client.readers import read_ticks
 from tickgate_client.replay import ReplayAnswer, answer_json, load_shape, replay
@@ -30,11 +30,11 @@ _REFRESH_NS = 250_000_000
 _SLA_EVERY_S = 10.0
 
 _POSITIVE_MS = click.FloatRange(min=0, min_open=True)
-_PEM = click.Path(dir_okay=False, path_type=Path)
 
 
 def _call_options(command: Callable[..., None]) -> Callable[..., None]:
     """What both verbs say about the server and their calls to it."""
+    command = tls_options(command)
     for option in reversed(
         (
             click.option("--target", required=True, metavar="HOST:PORT", help="The server; unix:/path works too."),
@@ -67,13 +67,6 @@ def _call_options(command: Callable[..., None]) -> Callable[..., None]:
                 is_flag=True,
                 help="The server has several workers: ask each symbol's own, over a connection to each.",
             ),
-            click.option(
-                "--tls-ca", type=_PEM, help="Speak TLS, with a server whose certificate these PEM ones signed."
-            ),
-            click.option(
-                "--tls-certificate", type=_PEM, help="Own certificate, for a server that asks for one (mTLS)."
-            ),
-            click.option("--tls-key", type=_PEM, help="Its private key."),
         )
     ):
         command = option(command)
@@ -144,7 +137,7 @@ def predict(
 
     kind = RoutedSignalClient if routed else SignalClient
     with (
-        _one_line_errors(),
+        one_line_errors(),
         kind(
             target,
             deadline_s=deadline_ms / 1e3,
@@ -231,7 +224,7 @@ def replay_ticks(
     """
     if not stream and (batch > 1 or in_flight > 1):
         raise click.UsageError("--batch and --in-flight are for --stream: one Predict carries one tick")
-    with _one_line_errors(), contextlib.ExitStack() as stack:
+    with one_line_errors(), contextlib.ExitStack() as stack:
         ticks = read_ticks(reader, source)
         observers: list[Callable[[ReplayAnswer], None]] = []
         if out is not None:
@@ -272,15 +265,6 @@ def replay_ticks(
         raise click.ClickException(f"the stream ended: {result.stream_error}")
     if not result.complete:
         raise click.ClickException(f"{result.sent - result.answered:,} of {result.sent:,} ticks were not answered")
-
-
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Say what can go wrong in a line, and exit with 1; readers of other packages raise ValueError for bad files."""
-    try:
-        yield
-    except (TickgateError, OSError, ValueError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
 
 
 @contextlib.contextmanager

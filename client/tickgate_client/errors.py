@@ -18,6 +18,12 @@
     ├── ContractBroken(expected, found)                  the server answered what the contract rules out
     ├── BadTickFile(path, line, column, found, expected)
     ├── UnknownTickReader(name, known)
+    ├── BadColumns(column, found, expected)              ticks to publish that are not of one length, or the like
+    ├── BadTickEntry(field, found, expected)             a message of a source that holds no tick
+    ├── UnknownTickSource(name, known)
+    ├── BadSourceOption(source, option, found, expected)
+    ├── SourceFailed(source, cause)                      trying again would not help
+    ├── PublisherClosed                                  nothing is published any more
     ├── TradingHeld(objective, policy, causes)           the SLA is in breach: no new risk
     ├── BadSlaFile(path, where, found, expected)
     └── ExtraMissing(feature, extra, cause)
@@ -75,6 +81,86 @@ class UnknownTickReader(TickgateError, LookupError):
         super().__init__(f"no tick reader {name!r}; there are: {', '.join(known) or 'none'}")
         self.name = name
         self.known = tuple(known)
+
+
+class BadColumns(TickgateError, ValueError):
+    """Columns of ticks that the contract rules out.
+
+    Attributes:
+        column: Its name; of an entry, with the index: `symbols[3]`.
+        found: What stands there.
+        expected: What should.
+    """
+
+    def __init__(self, column: str, *, found: str, expected: str) -> None:
+        super().__init__(f"column {column}: found {found}, expected {expected}")
+        self.column = column
+        self.found = found
+        self.expected = expected
+
+
+class BadTickEntry(TickgateError, ValueError):
+    """A message of a tick source that holds no tick, or none that can be read.
+
+    Attributes:
+        field: Name of the field at fault, or empty if the message as a whole is.
+        found: What stands there.
+        expected: What should.
+    """
+
+    def __init__(self, field: str, *, found: str, expected: str) -> None:
+        super().__init__(f"{field or 'entry'}: found {found}, expected {expected}")
+        self.field = field
+        self.found = found
+        self.expected = expected
+
+
+class UnknownTickSource(TickgateError, LookupError):
+    """No source of that name is registered in the entry-point group `tickgate.tick_sources`."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no tick source {name!r}; there are: {', '.join(known) or 'none'}")
+        self.name = name
+        self.known = tuple(known)
+
+
+class BadSourceOption(TickgateError, ValueError):
+    """An option of a tick source that is missing, unknown or not of its type.
+
+    Attributes:
+        source: Name of the source.
+        option: Name of the option.
+        found: What was given.
+        expected: What should be.
+    """
+
+    def __init__(self, source: str, option: str, *, found: str, expected: str) -> None:
+        super().__init__(f"source {source}, option {option}: found {found}, expected {expected}")
+        self.source = source
+        self.option = option
+        self.found = found
+        self.expected = expected
+
+
+class SourceFailed(TickgateError):
+    """A tick source that cannot go on, and would not if it tried again.
+
+    Attributes:
+        source: What it reads from.
+        cause: What went wrong.
+    """
+
+    def __init__(self, source: str, cause: str) -> None:
+        super().__init__(f"{source}: {cause}")
+        self.source = source
+        self.cause = cause
+
+
+class PublisherClosed(TickgateError):
+    """The publisher was closed before these ticks were acknowledged."""
+
+    def __init__(self) -> None:
+        super().__init__("the publisher is closed: what was not acknowledged may not have been applied")
 
 
 class TradingHeld(TickgateError):

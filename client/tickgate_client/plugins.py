@@ -22,6 +22,9 @@ _EXTRA_OF_PACKAGE: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Parts of the client that need more than the base install.
+_EXTRA_OF_MODULE: Mapping[str, str] = MappingProxyType({"tickgate_client.feeds.redis_streams": "server"})
+
 # One look for each tells whether the extra is there; importing them would take seconds.
 _PACKAGES_OF_EXTRA: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -75,7 +78,7 @@ def load(entry: EntryPoint, feature: str) -> Any:
 
 def missing(entry: EntryPoint, feature: str, error: ModuleNotFoundError) -> ImportError:
     """The error for a module that was not found while something of the entry point ran."""
-    extra = _EXTRA_OF_PACKAGE.get(entry.module.partition(".")[0])
+    extra = _EXTRA_OF_MODULE.get(entry.module, _EXTRA_OF_PACKAGE.get(entry.module.partition(".")[0]))
     return error if extra is None else ExtraMissing(feature, extra, str(error))
 
 

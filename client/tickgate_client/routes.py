@@ -10,7 +10,7 @@ import grpc
 
 from tickgate.symbol_hash import cached_worker_of
 from tickgate.v1 import signal_pb2, topology_pb2
-from tickgate_client.call_errors import CallError, DeadlineExceeded, WrongWorker, error_of_result
+from tickgate_client.call_errors import CallError, DeadlineExceeded, NotSupported, WrongWorker, error_of_result
 from tickgate_client.errors import ContractBroken
 
 REFRESH_AFTER_LOSS_S = 1.0
@@ -32,21 +32,29 @@ class Routes:
     owner: Callable[[str], int]
 
 
-def read_routes(response: topology_pb2.GetTopologyResponse, asked: str) -> Routes:
+def read_routes(response: topology_pb2.GetTopologyResponse, asked: str, *, service: bool = False) -> Routes:
     """The routes that a server's answer gives.
 
     Args:
         response: To GetTopology.
         asked: The target that answered: its host stands in where the server names none.
+        service: To the workers' service listeners instead of their data listeners.
 
-    Raises ContractBroken for a hash that this version does not know, or workers that are not numbered from 0.
+    Raises ContractBroken for a hash that this version does not know, or workers that are not numbered from 0;
+    NotSupported where a service listener is asked for and a worker has none.
     """
     if response.symbol_hash != topology_pb2.SYMBOL_HASH_FNV1A64_JUMP:
         raise ContractBroken(expected="symbol hash FNV1A64_JUMP", found=f"number {response.symbol_hash}")
     indexes = [worker.index for worker in response.workers]
     if not indexes or indexes != list(range(len(indexes))):
         raise ContractBroken(expected="workers numbered from 0", found=f"indexes {indexes}")
-    targets = tuple(_target(worker.address, asked) for worker in response.workers)
+    addresses = [worker.service_address if service else worker.address for worker in response.workers]
+    if service and not all(addresses):
+        without = addresses.index("")
+        raise NotSupported(
+            f"worker {without} of {len(addresses)} has no service listener", status_code=grpc.StatusCode.UNIMPLEMENTED
+        )
+    targets = tuple(_target(address, asked) for address in addresses)
     return Routes(response.epoch, targets, cached_worker_of(len(targets)))
 
 

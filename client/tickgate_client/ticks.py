@@ -16,7 +16,7 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -58,7 +58,7 @@ def read_csv(path: Path | str) -> Iterator[market_pb2.Tick]:
         line = rows.line_num + 1
         while (row := _next_row(rows, path, line)) is not None:
             if row:
-                yield _Row(path, line, row).tick()
+                yield _tick_of_row(path, line, row)
             line = rows.line_num + 1
 
 
@@ -75,23 +75,27 @@ def write_csv(path: Path | str, ticks: Iterable[market_pb2.Tick]) -> int:
         quoted_rows = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         rows.writerow(COLUMNS)
         for count, tick in enumerate(ticks, start=1):
-            row = _fields(tick)
-            _Row(path, count + 1, row).tick()
+            row = fields_of(tick)
+            _tick_of_row(path, count + 1, row)
             (quoted_rows if "\r" in tick.symbol else rows).writerow(row)
     return count
 
 
-class _Row:
-    """One row, checked field by field."""
+class TickFields:
+    """One tick as texts by column, checked field by field.
 
-    def __init__(self, path: Path, line: int, row: Sequence[str]) -> None:
-        self._path = path
-        self._line = line
-        if len(row) != len(COLUMNS):
-            raise self._bad("", f"{len(row)} fields", f"{len(COLUMNS)} fields")
-        self._of = dict(zip(COLUMNS, row, strict=True))
+    Args:
+        of: Every column of COLUMNS; those of what the tick has not are empty.
+        bad: Makes the error to raise, from the column at fault (empty: the tick as a whole), what was found there, and
+            what was expected.
+    """
+
+    def __init__(self, of: Mapping[str, str], bad: Callable[[str, str, str], Exception]) -> None:
+        self._of = of
+        self._bad = bad
 
     def tick(self) -> market_pb2.Tick:
+        """The tick; raises what `bad` makes."""
         tick = market_pb2.Tick(
             symbol=self._symbol(),
             exchange_ts_ns=self._integer("exchange_ts_ns", 1, _INT64_MAX),
@@ -164,11 +168,18 @@ class _Row:
             return number
         raise self._bad(column, repr(text), "a finite number")
 
-    def _bad(self, column: str, found: str, expected: str) -> BadTickFile:
-        return BadTickFile(self._path, self._line, column, found=found, expected=expected)
+
+def _tick_of_row(path: Path, line: int, row: Sequence[str]) -> market_pb2.Tick:
+    def bad(column: str, found: str, expected: str) -> BadTickFile:
+        return BadTickFile(path, line, column, found=found, expected=expected)
+
+    if len(row) != len(COLUMNS):
+        raise bad("", f"{len(row)} fields", f"{len(COLUMNS)} fields")
+    return TickFields(dict(zip(COLUMNS, row, strict=True)), bad).tick()
 
 
-def _fields(tick: market_pb2.Tick) -> list[str]:
+def fields_of(tick: market_pb2.Tick) -> list[str]:
+    """A tick as texts in the order of COLUMNS; what `TickFields` would refuse is written as it is."""
     fields = [tick.symbol, str(tick.exchange_ts_ns), str(tick.sequence)]
     if tick.HasField("trade"):
         trade = tick.trade

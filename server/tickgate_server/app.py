@@ -14,12 +14,14 @@ from typing import Protocol
 import structlog
 
 from tickgate_server import control_block
+from tickgate_server.archive.process import start_archiver
 from tickgate_server.config import Settings, admin_address
 from tickgate_server.control_block import ControlBlockReader
 from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
-from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed
-from tickgate_server.features.fundamentals_file import Columns
+from tickgate_server.features.fundamentals_feed import FundamentalsFeed
+from tickgate_server.fundamentals_sources import fundamentals_source
+from tickgate_server.ingest.ingestion import IngestSettings
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.model_operations import Repository
@@ -142,6 +144,7 @@ def build_engine(
             replay=settings.clock.mode == "replay",
             future_limit_ns=int(settings.clock.future_limit_s * 1e9),
             stale_limit_ns=int(settings.clock.stale_limit_s * 1e9),
+            feature_age_limit_ns=int(settings.clock.feature_age_limit_s * 1e9),
             price_jump_sigmas=settings.ticks.price_jump_sigmas,
             price_jump_least=settings.ticks.price_jump_least,
             worker=settings.worker.index,
@@ -166,6 +169,20 @@ def build_engine(
             follow_s=settings.models.follow_s,
             watch=settings.models.watch,
         ),
+        ingest=ingest_settings(settings),
+    )
+
+
+def ingest_settings(settings: Settings) -> IngestSettings:
+    """How published ticks are taken in."""
+    section = settings.ingest
+    windows_ns = {name: int(feed.reorder_window_ms * 1e6) for name, feed in section.feeds.items()}
+    return IngestSettings(
+        queue_ticks=section.queue_ticks,
+        conflate=section.conflate,
+        windows_ns={name: window_ns for name, window_ns in windows_ns.items() if window_ns},
+        window_ticks=section.window_ticks,
+        slice_ns=section.slice_us * 1000,
     )
 
 
@@ -173,13 +190,12 @@ def feed_fundamentals(settings: Settings) -> FundamentalsFeed | None:
     """What reads the fundamentals that the settings name, with the first of them; None where they name none.
 
     Raises:
-        FundamentalsInvalid: The file cannot be used, and the journal's folder has none that was in force before.
+        FundamentalsInvalid: They cannot be used, and the journal's folder has none that was in force before.
     """
     section = settings.fundamentals
-    if section.file is None:
+    if not section.named:
         return None
-    columns = Columns(section.symbol, section.name, section.value, section.as_of, section.as_of_unit, section.time_zone)
-    return FundamentalsFeed(FileSource(section.file, columns), settings.journal.folder, section.refresh_s)
+    return FundamentalsFeed(fundamentals_source(settings), settings.journal.folder, section.refresh_s)
 
 
 def limits_in_force(settings: Settings) -> Limits:
@@ -254,6 +270,9 @@ def serve(
         shadow = start_shadow_scorer(settings, [] if journal is None else [journal.folder]) if link is None else None
         if shadow is not None:
             stack.callback(shadow.close)
+        archiver = start_archiver(settings, [] if journal is None else [journal.folder]) if link is None else None
+        if archiver is not None:
+            stack.callback(archiver.close)
         store = start_store(settings, [] if journal is None else [journal.folder]) if link is None else None
         if store is not None:
             stack.callback(store.close)
@@ -301,8 +320,10 @@ def start_observer(settings: Settings) -> _Observer | None:
         from tickgate_server.observer.service import Observer, ObserverThread  # noqa: PLC0415
 
         controls = [folder / control_block.FILE_NAME]
-        models = settings.models.repository
-        return ObserverThread(Observer([folder], controls, listen, risk=settings.risk_values, models=models))
+        models, alerts = settings.models.repository, settings.alerts
+        return ObserverThread(
+            Observer([folder], controls, listen, risk=settings.risk_values, models=models, alerts=alerts)
+        )
     return ObserverProcess(
         [folder],
         listen,
@@ -310,6 +331,7 @@ def start_observer(settings: Settings) -> _Observer | None:
         log_level=settings.log.level,
         risk=settings.risk_values,
         models=settings.models.repository,
+        alerts=settings.alerts,
     )
 
 

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tickgate_server.alert_settings import AlertSettings
 from tickgate_server.models.promotion import PromotionLimits
 from tickgate_server.risk.estimates import RiskValueSettings
 from tickgate_server.risk.limits import Limits
@@ -32,6 +34,8 @@ ADMIN_SOCKET = "admin.sock"
 # Read before any settings are: where compiled kernels are kept.
 _NOT_SETTINGS = {"TICKGATE_KERNEL_CACHE"}
 
+# Of a feed's name.
+FEED_BYTES = 32
 # Up to 31 years: as nanoseconds it fits an int64.
 Seconds = Annotated[float, Field(ge=0.0, le=1e9)]
 
@@ -177,6 +181,9 @@ class ClockSection(_Section):
     """`replay`: time is the ticks' own, none is late or early."""
     future_limit_s: Seconds = 1.0
     stale_limit_s: Seconds = 5.0
+    feature_age_limit_s: Seconds = Field(default_factory=lambda found: found["stale_limit_s"])
+    """How old a symbol's latest tick, or a vector of the caller's, may be in a request without a tick; default:
+    `stale_limit_s`."""
 
 
 class TicksSection(_Section):
@@ -186,6 +193,37 @@ class TicksSection(_Section):
     """A trade whose absolute log return is above so many EWMA volatilities a trade is held back; 0: none is."""
     price_jump_least: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.005
     """And above this."""
+
+
+class FeedSection(_Section):
+    """One feed of published ticks."""
+
+    reorder_window_ms: Annotated[float, Field(ge=0.0, le=60_000.0)] = 0.0
+    """Ticks wait so long for others that belong before them by `exchange_ts_ns` and sequence; 0: late ones are
+    rejected."""
+
+
+class IngestSection(_Section):
+    """Ticks that are published through MarketDataService."""
+
+    queue_ticks: Annotated[int, Field(ge=65_536, le=16_777_216)] = 131_072
+    """Most that wait, about 100 bytes each; what is beyond is answered RESOURCE_EXHAUSTED, or not read yet."""
+    conflate: bool = False
+    """While more than half of them wait, drop those that a later tick of their symbol supersedes."""
+    window_ticks: Annotated[int, Field(ge=1, le=16_777_216)] = 65_536
+    """Most ticks that one reorder window holds; at the bound the oldest go on early."""
+    slice_us: Annotated[int, Field(ge=10, le=10_000)] = 60
+    """How long ticks are applied before a request has its turn."""
+    feeds: dict[str, FeedSection] = {}
+    """By the name that a publisher gives its feed."""
+
+    @field_validator("feeds")
+    @classmethod
+    def _named(cls, feeds: dict[str, FeedSection]) -> dict[str, FeedSection]:
+        for name in feeds:
+            if not 0 < len(name.encode()) <= FEED_BYTES:
+                raise ValueError(f"feeds: expected names of 1 to {FEED_BYTES} bytes, got {name!r}")
+        return feeds
 
 
 class JournalSection(_Section):
@@ -224,9 +262,20 @@ class FundamentalsSection(_Section):
     """Slow values of the symbols, for models whose feature set has `+fundamentals` in its name."""
 
     file: Path | None = None
-    """CSV or Parquet (`.parquet`, read by polars), a row a value; without one such models are never ready."""
+    """CSV, JSON (`.json`) or Parquet (`.parquet`, read by polars), a row a value; without `file`, `url` and `store`
+    such models are never ready."""
+    url: str = ""
+    """`http://` or `https://`, in place of `file`: JSON, CSV or Parquet by its content type."""
+    store: bool = False
+    """In place of both: what `tickgate fundamentals push` wrote into the Redis of `[store]`."""
     refresh_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = 60.0
-    """Between two looks at whether the file changed."""
+    """Between two looks at whether they changed."""
+    timeout_s: Annotated[float, Field(gt=0.0, le=60.0)] = 5.0
+    """Of `url`: for a connection, and for each piece of an answer."""
+    body_limit_mb: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Of `url`: most that is taken of an answer, unpacked; a longer one is refused."""
+    token_file: Path | None = None
+    """Of `url`: file with the token that is sent as `Authorization: Bearer`."""
     symbol: str = "symbol"
     """The column with the symbol."""
     name: str = "name"
@@ -239,6 +288,23 @@ class FundamentalsSection(_Section):
     """What its numbers count from the Unix epoch; `iso`: it is ISO 8601 text, or a date-time type."""
     time_zone: str | None = None
     """What an `iso` time without an offset means; empty: each carries its own."""
+
+    @property
+    def named(self) -> bool:
+        """Whether there is any source."""
+        return self.file is not None or bool(self.url) or self.store
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FundamentalsSection":
+        if (self.file is not None) + bool(self.url) + self.store > 1:
+            raise ValueError("file, url and store: expected one of them")
+        if self.url:
+            parts = urlsplit(self.url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+                raise ValueError("url: expected http:// or https:// and a host, without a user; see token_file")
+        elif self.token_file is not None:
+            raise ValueError("token_file goes with url")
+        return self
 
     @model_validator(mode="after")
     def _zone_known(self) -> "FundamentalsSection":
@@ -284,6 +350,32 @@ class ShadowSection(_Section):
     """Comparisons of each version that are kept one by one, 104 bytes each; its record counts all there ever were."""
 
 
+class ArchiveSection(_Section):
+    """The decision log: journals as Parquet, written by a process of its own."""
+
+    folder: Path | None = None
+    """Where it is kept, of one server; empty or `none`: no log is kept. It takes a journal."""
+    flush_s: Annotated[float, Field(ge=0.05, le=86_400.0)] = 30.0
+    """Longest that a row waits for its file: `tickgate query` reads the journal beside the log, so nobody waits."""
+    flush_rows: Annotated[int, Field(ge=1024, le=4_194_304)] = 131_072
+    """Most rows of a journal that wait."""
+    rows_a_file: Annotated[int, Field(ge=1024, le=67_108_864)] = 4_194_304
+    """Most rows of a merged file, about; 100 to 300 bytes each on the disk."""
+    retention_days: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Days that are kept, counted back from the newest; 0: all."""
+    merge: bool = True
+    """Merge small files of a day into large ones."""
+    ticks: bool = True
+    """Keep published ticks too."""
+    scheduling: Literal["idle", "normal"] = "idle"
+    """`idle`: it runs only where nobody else wants the core, and lags where there is none; `normal`: as any process."""
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _none(cls, folder: Any) -> Any:
+        return None if folder in ("", "none") else folder
+
+
 class LogSection(_Section):
     """Structured logs on standard error."""
 
@@ -309,9 +401,12 @@ class Settings(BaseSettings):
     instruments: InstrumentsSection = InstrumentsSection()
     clock: ClockSection = ClockSection()
     ticks: TicksSection = TicksSection()
+    ingest: IngestSection = IngestSection()
     journal: JournalSection = JournalSection()
     observer: ObserverSection = ObserverSection()
+    alerts: AlertSettings = AlertSettings()
     shadow: ShadowSection = ShadowSection()
+    archive: ArchiveSection = ArchiveSection()
     risk: Limits = Limits()
     desk: DeskSection = DeskSection()
     risk_values: RiskValueSettings = RiskValueSettings()
@@ -325,6 +420,12 @@ class Settings(BaseSettings):
     def _limits_once(self) -> "Settings":
         if self.desk.limits_file is not None and self.risk != Limits():
             raise ValueError("desk.limits_file stands in place of [risk]: expected one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _fundamentals_have_a_store(self) -> "Settings":
+        if self.fundamentals.store and self.store.mode == "none":
+            raise ValueError("fundamentals.store needs store.mode: which Redis they were pushed into")
         return self
 
     @model_validator(mode="after")
@@ -466,9 +567,10 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{key}.")
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each value by `section.key`; what names things of its own, symbols or feeds, is one value."""
+    for section, values in tree.items():
+        if isinstance(values, Mapping):
+            yield from ((f"{section}.{key}", value) for key, value in values.items())
         else:
-            yield f"{before}{key}", value
+            yield section, values

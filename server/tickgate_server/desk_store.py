@@ -24,7 +24,19 @@ from tickgate_server.desk.pieces import pieces, take_piece
 from tickgate_server.errors import RequestError
 from tickgate_server.journal.entries import ControlAssembler
 from tickgate_server.journal.errors import JournalError, RecordsRemoved
-from tickgate_server.journal.layout import CONTROL, DECISION, RECORD_BYTES, ControlKind, Flags, RecordKind, text
+from tickgate_server.journal.layout import (
+    CONTROL,
+    DECISION,
+    RECORD_BYTES,
+    TICKS,
+    TICKS_WIDTH,
+    ControlKind,
+    Flags,
+    RecordKind,
+    TickOutcome,
+    text,
+)
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.journal.writer import JournalWriter
@@ -242,27 +254,35 @@ class _Restoring:
                 clocks_ns = self._clocks_ns(rows)
                 sent, new = ~np.isin(rows["sequence"], unsent), rows["sequence"] > reached
                 _keep_answers(self._ledger, rows[sent], clocks_ns[sent])
-                self._apply_rows(rows[new], clocks_ns[new])
+                self._apply_rows(rows[new], clocks_ns[new], reader.symbols)
                 reached = max(reached, int(rows["sequence"][-1]))
         return reached
 
     def _clocks_ns(self, rows: Rows) -> NDArray[np.int64]:
-        """The book's time after each decision: the latest clock or tick of all, whatever became of the request."""
+        """The book's time after each decision or published tick: the latest clock or tick of all, whatever became."""
         read = (rows["kind"] == RecordKind.DECISION) & (rows["stage"] != Stage.NONE)
         read &= rows["flags"] & Flags.REPEATED == 0
         own = np.where(rows["clock_ns"] > 0, rows["clock_ns"], rows["exchange_ts_ns"] * rows["applied"])
-        found: NDArray[np.int64] = np.maximum.accumulate(np.maximum(np.where(read, own, 0), self._clock_ns))
+        own = np.where(read, own, 0)
+        published = rows["kind"] == RecordKind.TICKS
+        if published.any():
+            own[published] = _times_ns(rows[published])
+        found: NDArray[np.int64] = np.maximum.accumulate(np.maximum(own, self._clock_ns))
         self._clock_ns = int(found[-1])
         return found
 
-    def _apply_rows(self, rows: Rows, clocks_ns: NDArray[np.int64]) -> None:
+    def _apply_rows(self, rows: Rows, clocks_ns: NDArray[np.int64], symbols: Mapping[int, str]) -> None:
         # Most records of a market's day change nothing of the book: those are found by column, not one by one.
         control = rows["kind"] == RecordKind.CONTROL
-        decided = ~control & (rows["stage"] != Stage.NONE)
+        decided = (rows["kind"] == RecordKind.DECISION) & (rows["stage"] != Stage.NONE)
         approved = _answered(rows) & ((rows["action"] == Action.BUY) | (rows["action"] == Action.SELL))
         # The tick of a decision with a ticket was applied before, with its STARTED record.
         priced = decided & rows["applied"] & (rows["tick_kind"] & TRADE != 0) & (rows["ticket"] == 0)
+        published = rows["kind"] == RecordKind.TICKS
+        passed: int | np.intp = 0  # published ticks before it were applied
         for index in np.flatnonzero(control | approved | priced):
+            self._apply_published(rows[passed:index][published[passed:index]], symbols)
+            passed = index
             if control[index]:
                 entry = self._assembler.feed(rows[index : index + 1].view(CONTROL)[0])
                 if entry is not None and entry.code not in _UNREAD:
@@ -280,8 +300,36 @@ class _Restoring:
                 sequence=int(row["sequence"]),
             )
             self._attempt(f"record {int(row['sequence'])}", change)
+        self._apply_published(rows[passed:][published[passed:]], symbols)
         if rows.size:
             portfolio.advance(self._ledger.book.table, int(clocks_ns[-1]))
+
+    def _apply_published(self, rows: Rows, symbols: Mapping[int, str]) -> None:
+        """Let the trades of published ticks pass."""
+        if not rows.size:
+            return
+        trades = published_of(rows, symbols).applied().trades()
+        table = self._ledger.book.table
+        portfolio.pass_trades(table, trades.numbered(self._row), trades.times_ns(), trades.ticks["price"].copy())
+
+    def _row(self, symbol: bytes) -> int:
+        """A symbol's row; -1 for one that is traded here no more."""
+        try:
+            return self._ledger.row_of(symbol.decode())
+        except (RequestError, ReportRefused):
+            return -1
+
+
+def _times_ns(rows: Rows) -> NDArray[np.int64]:
+    """The latest that each record of published ticks tells of time: its clock, or in replay mode what was accepted."""
+    records = rows.view(TICKS)
+    ticks = records["ticks"]
+    accepted = (ticks["outcome"] == TickOutcome.ACCEPTED) | (ticks["outcome"] == TickOutcome.CONFIRMED)
+    accepted &= np.arange(TICKS_WIDTH) < records["tick_count"][:, None]
+    found: NDArray[np.int64] = np.where(
+        records["clock_ns"] > 0, records["clock_ns"], (ticks["exchange_ts_ns"] * accepted).max(axis=1)
+    )
+    return found
 
 
 def _unsent(rows: Rows) -> list[int]:

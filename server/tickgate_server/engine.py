@@ -23,6 +23,7 @@ from tickgate_server.errors import BudgetSpent
 from tickgate_server.features.fundamentals_feed import FundamentalsFeed
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.fundamentals_in_force import FundamentalsInForce
+from tickgate_server.ingest.ingestion import Ingestion, IngestSettings
 from tickgate_server.intake import Intake
 from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.writer import JournalWriter
@@ -63,7 +64,9 @@ class EngineSettings:
         capacity: Most symbols; one beyond it is answered HOLD, TICK_SYMBOL_TABLE_FULL.
         replay: Time is the ticks' own: none is late or early.
         future_limit_ns: How far ahead of the server's clock a tick may be.
-        stale_limit_ns: How far behind it a tick, or the features asked about, may be.
+        stale_limit_ns: How far behind it a tick may be.
+        feature_age_limit_ns: How far behind it what a request without a tick asks about may be: the symbol's latest
+            tick, or a vector's stamp.
         price_jump_sigmas: A trade is held back as a price jump if its absolute log return is above so many volatilities
             a trade, and above `price_jump_least`; 0: none is.
         price_jump_least: As above.
@@ -81,6 +84,7 @@ class EngineSettings:
     replay: bool = False
     future_limit_ns: int = 1_000_000_000
     stale_limit_ns: int = 5_000_000_000
+    feature_age_limit_ns: int = 5_000_000_000
     price_jump_sigmas: float = market.JUMP_SIGMAS
     price_jump_least: float = market.JUMP_LEAST
     worker: int = 0
@@ -123,6 +127,7 @@ class Engine:
         fsync_reports: bool = False,
         fundamentals: FundamentalsFeed | None = None,
         repository: Repository | None = None,
+        ingest: IngestSettings | None = None,
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -138,6 +143,7 @@ class Engine:
             None if settings.replay else self._now_ns,
             settings.future_limit_ns,
             settings.stale_limit_ns,
+            settings.feature_age_limit_ns,
             settings.price_jump_sigmas,
             settings.price_jump_least,
             settings.continuation_gap_ns,
@@ -178,6 +184,9 @@ class Engine:
         self.recorder = Recorder(journal, self.desk, self._answered)
         self._intake.waiting.tell_resumed = self.recorder.tell_resumed
         self._intake.on_resumed = self._value_resumed
+        self.ingestion = Ingestion(
+            ingest or IngestSettings(), self._intake, self.desk, journal, replay=settings.replay, wall_ns=clock_ns
+        )
 
     def _polled(self) -> None:
         """The engine's part of the desk's turn."""
@@ -186,6 +195,7 @@ class Engine:
         self.models.poll()
         self.roster.poll()
         self.fundamentals.poll()
+        self.ingestion.poll()
 
     def _now_ns(self) -> int:
         return self.desk.now_ns()

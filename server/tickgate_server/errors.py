@@ -3,7 +3,8 @@
     RequestError                the caller's fault or the clock's; never changes state half-way
     ├── FieldInvalid            a field is not what the contract asks for
     ├── SymbolElsewhere         another worker of this server has the symbol
-    └── BudgetSpent             the time was up before an answer could leave, or would have been
+    ├── BudgetSpent             the time was up before an answer could leave, or would have been
+    └── IngestFull              too many published ticks wait, and nothing was taken in
 
 Models have a tree of their own: `tickgate_server.models.errors`.
 """
@@ -67,3 +68,17 @@ class BudgetSpent(RequestError):
         self.budget_ns = budget_ns
         self.spent_ns = spent_ns
         self.expected_ns = expected_ns
+
+
+class IngestFull(RequestError):
+    """Too much of something waits to be applied; nothing was taken in, and it may be sent again.
+
+    Attributes:
+        what: Of which there are too many.
+        limit: The most there may be.
+    """
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what}: {limit:,} wait to be applied, the most there may be")
+        self.what = what
+        self.limit = limit

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Intake:
         market: Each row's market state.
         stores: Its features, for each feature set.
         fundamentals: What is known beside ticks, for sets that take it.
+        future_limit_ns, stale_limit_ns, price_jump_sigmas, price_jump_least: As given.
         waiting: States of a store that wait for their symbol's next tick.
         on_resumed: Called with the row that such a state was put in force in.
 
@@ -47,7 +49,7 @@ class Intake:
         capacity: Most of them.
         models: Whose feature sets are kept.
         clock_ns: What time it is, in nanoseconds since the epoch; None: time is the ticks' own.
-        future_limit_ns, stale_limit_ns, price_jump_sigmas, price_jump_least: As `EngineSettings`.
+        future_limit_ns, stale_limit_ns, feature_age_limit_ns, price_jump_sigmas, price_jump_least: As `EngineSettings`.
         continuation_gap_ns: As above.
     """
 
@@ -59,6 +61,7 @@ class Intake:
         clock_ns: Callable[[], int] | None,
         future_limit_ns: int,
         stale_limit_ns: int,
+        feature_age_limit_ns: int,
         price_jump_sigmas: float,
         price_jump_least: float,
         continuation_gap_ns: int = 0,
@@ -76,10 +79,11 @@ class Intake:
         self.stores = list(self._store_of.values())
         self._capacity = capacity
         self._clock_ns = clock_ns
-        self._future_limit_ns = future_limit_ns
-        self._stale_limit_ns = stale_limit_ns
-        self._price_jump_sigmas = price_jump_sigmas
-        self._price_jump_least = price_jump_least
+        self.future_limit_ns = future_limit_ns
+        self.stale_limit_ns = stale_limit_ns
+        self._feature_age_limit_ns = feature_age_limit_ns
+        self.price_jump_sigmas = price_jump_sigmas
+        self.price_jump_least = price_jump_least
 
     def keep(self, features: Mapping[str, FeatureSet]) -> None:
         """Keep the windows of these feature sets, by schema id, and no others; new ones begin empty."""
@@ -134,6 +138,7 @@ class Intake:
             if row < 0:
                 return row, _NO_ROW[row]
         decision.clock_ns = now_ns = 0 if self._clock_ns is None else self._clock_ns()
+        decision.age_ns = max(now_ns - request.exchange_ts_ns, 0)
         state = self.market
         fits = None
         if self.waiting:
@@ -155,10 +160,10 @@ class Intake:
             request.bid_size,
             request.ask_size,
             now_ns,
-            self._future_limit_ns,
-            self._stale_limit_ns,
-            self._price_jump_sigmas,
-            self._price_jump_least,
+            self.future_limit_ns,
+            self.stale_limit_ns,
+            self.price_jump_sigmas,
+            self.price_jump_least,
         )
         if fits is not None and self.waiting.settle(request.symbol, row, verdict, state, self.stores, fits=fits):
             self._resumed(row, new=new)
@@ -226,11 +231,23 @@ class Intake:
             stamp_ns = stamp_ns or int(self.market.stamps[row, market.LAST_TICK_NS])
             decision.clock_ns = self._clock_ns()
             age_ns = decision.clock_ns - stamp_ns if stamp_ns else 0  # a listed symbol without a tick is not ready
-            if age_ns > self._stale_limit_ns:
+            decision.age_ns = max(age_ns, 0)
+            if age_ns > self._feature_age_limit_ns:
                 return row, Reason.TICK_STALE
-            if -age_ns > self._future_limit_ns:
+            if -age_ns > self.future_limit_ns:
                 return row, Reason.TICK_FROM_FUTURE
         return row, 0
+
+
+def stated_held(symbol: str, row: int, state: MarketState) -> dict[str, Any]:
+    """A tick that was held back and applied after all, for the journal: before the one that confirmed it."""
+    kind, stamp_ns, price, size, bid, ask, bid_size, ask_size = state.held(row)
+    payload: dict[str, Any] = {"symbol": symbol, "kind": kind, "exchange_ts_ns": stamp_ns}
+    payload |= {"sequence": int(state.sequences[row, market.HELD_SEQUENCE])}
+    payload |= {"price": price, "size": size}
+    if kind & market.QUOTE:
+        payload |= {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
+    return payload
 
 
 def _check_symbol(symbol: str, where: str) -> None:

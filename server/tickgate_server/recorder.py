@@ -4,19 +4,19 @@ One thread: the one that decides. Without a journal decisions are concluded all 
 their records' sequences.
 """
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_server.answered import AnsweredRequests
 from tickgate_server.desk import Desk
+from tickgate_server.intake import stated_held
 from tickgate_server.journal.layout import ControlKind, Flags
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.loading import LoadedModel
 from tickgate_server.records import Decision, Request, Stage, stated
 from tickgate_server.risk.reasons import Action
-from tickgate_server.ticks import market
 from tickgate_server.ticks.market import MarketState
 
 # Plain ints beside the enums: looking a member up costs more than the comparison.
@@ -121,12 +121,7 @@ class Recorder:
         """Have the journal say of a trade held back that it was applied after all, before the one that confirmed it."""
         if self._journal is None:
             return
-        kind, stamp_ns, price, size, bid, ask, bid_size, ask_size = state.held(decision.row)
-        payload: dict[str, Any] = {"symbol": request.symbol, "kind": kind, "exchange_ts_ns": stamp_ns}
-        payload |= {"sequence": int(state.sequences[decision.row, market.HELD_SEQUENCE])}
-        payload |= {"price": price, "size": size}
-        if kind & market.QUOTE:
-            payload |= {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
+        payload = stated_held(request.symbol, decision.row, state)
         self._journal.append_control(ControlKind.TICK, payload, clock_ns=decision.clock_ns)
 
     def tell_resumed(self, symbol: str) -> None:

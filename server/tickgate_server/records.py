@@ -103,8 +103,9 @@ class Decision:
     request id was answered before, and nothing was applied or scored. `payload`: hash of what was asked, where there is
     a request id. `sent_ns`: when a repeated answer left first. `row` is the symbol's, where it has one. `trial`: let
     through though its budget seemed too short. `ticket`: of a request whose model runs on a thread of its own, 1 to
-    65535; 0 otherwise. `held_back`: its tick was rejected as a price jump, and the next one may confirm it;
-    `confirmed`: it is the one that did, and both were applied.
+    65535; 0 otherwise. `age_ns`: of the input, or of the symbol's latest tick, by `clock_ns`. `held_back`: its tick was
+    rejected as a price jump, and the next one may confirm it; `confirmed`: it is the one that did, and both were
+    applied.
     """
 
     stage: int = 0
@@ -140,6 +141,7 @@ class Decision:
     trades_in_window: int = 0
     ready: bool = False
     features_ts_ns: int = 0
+    age_ns: int = 0
     waiting_ns: int = 0
     features_ns: int = 0
     inference_ns: int = 0
@@ -165,7 +167,7 @@ class Decision:
         self.valid_for_us = 0
         self.scored = self.judged = self.ready = False
         self.value = self.confidence = _NAN
-        self.trades_in_window = self.features_ts_ns = 0
+        self.trades_in_window = self.features_ts_ns = self.age_ns = 0
         self.features_ns = self.inference_ns = self.risk_ns = 0
         self.trial = False
         self.ticket = 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tickgate_server.desk import Desk
 from tickgate_server.desk.pieces import PieceUnknown, take_piece
@@ -20,7 +21,7 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.errors import RequestError
 from tickgate_server.features import fundamentals_feed
 from tickgate_server.features.fundamentals_table import FundamentalsInvalid
-from tickgate_server.journal.entries import ControlEntry, DecisionEntry, Entry
+from tickgate_server.journal.entries import ControlEntry, DecisionEntry, Entry, TicksEntry
 from tickgate_server.journal.layout import ControlKind, Flags, text
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.rotation import environment
@@ -39,8 +40,13 @@ from tickgate_server.ticks.instruments import Instrument, Universe
 # What has no single right answer: the checks' names are the version's, a prepared segment's age is not a decision's.
 _UNCOMPARED_ENVIRONMENT = {"checks"}
 # What serves nobody decides nothing, and what did not leave was decided all the same.
-# A TICK's comes about again with the tick that confirms it.
-_CHANGES_NO_DECISION = (ControlKind.MODEL_REFUSED, ControlKind.ALIAS_CHANGED, ControlKind.TICK)
+# A TICK's comes about again with the tick that confirms it, and a row's symbol with the ticks that have it.
+_CHANGES_NO_DECISION = (
+    ControlKind.MODEL_REFUSED,
+    ControlKind.ALIAS_CHANGED,
+    ControlKind.TICK,
+    ControlKind.SYMBOLS,
+)
 # What changes which versions answer.
 _OF_THE_ROSTER = (ControlKind.MODEL, ControlKind.ALIAS, ControlKind.MODEL_UNLOADED)
 # What names a file that is kept beside the segments.
@@ -66,7 +72,7 @@ class ReplayRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first field of a decision that came out otherwise."""
+    """The first field of a decision that came out otherwise, or the first of a record's published ticks."""
 
     sequence: int
     request_id: str
@@ -85,14 +91,16 @@ class Replayed:
         refused: Requests that were refused before anything was decided, or whose id was answered before: nothing to
             replay.
         starts: Servers that the journal saw start.
+        ticks: That were published, and what became of them compared.
         differences: Of each decision that differs its first difference, at most `keep`.
-        differing: Decisions that differ.
+        differing: Decisions and records of published ticks that differ.
     """
 
     decisions: int = 0
     applied_only: int = 0
     refused: int = 0
     starts: int = 0
+    ticks: int = 0
     differing: int = 0
     differences: list[Difference] = field(default_factory=list)
 
@@ -156,6 +164,8 @@ class Replayer(ABC):
         if isinstance(entry, ControlEntry):
             if not entry.restated:
                 self._control(entry)
+        elif isinstance(entry, TicksEntry):
+            self._ticks(entry)
         else:
             self._decision_of(entry)
 
@@ -185,6 +195,9 @@ class Replayer(ABC):
     @abstractmethod
     def decided(self, entry: DecisionEntry, request: Request, decision: Decision, engine: Engine) -> None:
         """A decision was made again, and nothing was reserved for it yet."""
+
+    def published(self, entry: TicksEntry, outcomes: NDArray[np.int64]) -> None:  # noqa: B027 - a hook
+        """Published ticks were taken in again: TickOutcome and reason of each, int64 [n, 2]."""
 
     def failed(self, entry: DecisionEntry, error: Exception) -> None:  # noqa: B027 - a hook
         """A request that was decided is refused here."""
@@ -222,6 +235,12 @@ class Replayer(ABC):
             self.apply(entry, self._running(entry.sequence).desk)
         elif entry.code not in _CHANGES_NO_DECISION:
             raise ReplayRefused(f"record {entry.sequence}: this version does not replay control {entry.code}")
+
+    def _ticks(self, entry: TicksEntry) -> None:
+        """Take published ticks in as they were then."""
+        engine = self._running(entry.sequence)
+        self._clock_ns = entry.clock_ns
+        self.published(entry, engine.ingestion.apply_again(entry.ticks, list(entry.symbols), entry.clock_ns))
 
     def _model_changed(self, entry: ControlEntry) -> None:
         """A version came or went, or an alias means another one: at a start, or while it served."""
@@ -383,6 +402,14 @@ class _Comparison(Replayer):
                 self._note(entry, name, recorded, replayed)
                 return
 
+    def published(self, entry: TicksEntry, outcomes: NDArray[np.int64]) -> None:
+        self.result.ticks += entry.ticks.size
+        recorded = np.stack((entry.ticks["outcome"], entry.ticks["reason"]), axis=1).astype(np.int64)
+        other = np.flatnonzero((recorded != outcomes).any(axis=1))
+        if other.size:
+            at = int(other[0])
+            self._add(Difference(entry.sequence, "", f"ticks[{at}]", recorded[at].tolist(), outcomes[at].tolist()))
+
     def failed(self, entry: DecisionEntry, error: Exception) -> None:
         self._note(entry, "status", 0, repr(error))
 
@@ -393,10 +420,12 @@ class _Comparison(Replayer):
         self.result.refused += 1
 
     def _note(self, entry: DecisionEntry, name: str, recorded: object, replayed: object) -> None:
+        self._add(Difference(entry.sequence, text(entry.row, "request_id"), name, recorded, replayed))
+
+    def _add(self, difference: Difference) -> None:
         self.result.differing += 1
         if len(self.result.differences) < self._keep:
-            request_id = text(entry.row, "request_id")
-            self.result.differences.append(Difference(entry.sequence, request_id, name, recorded, replayed))
+            self.result.differences.append(difference)
 
 
 def environment_differences(written: Mapping[str, Any]) -> dict[str, tuple[object, object]]:

@@ -37,9 +37,13 @@ def run_first(threads: Iterable[int], priority: int) -> None:
         ) from error
 
 
-def be_nicer(by: int) -> None:
-    """Give the calling thread less of a core that others want too; Linux has a niceness a thread."""
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + by)
+def be_nicer(by: int, thread: Thread | None = None) -> None:
+    """Give a thread, the calling one if not given, and those that it starts less of a core that others want too.
+
+    Linux has a niceness a thread.
+    """
+    identity = get_native_id() if thread is None else thread.native_id or 0
+    os.setpriority(os.PRIO_PROCESS, identity, os.getpriority(os.PRIO_PROCESS, 0) + by)
 
 
 def give_way(thread: Thread) -> None:

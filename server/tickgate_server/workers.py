@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from tickgate_server.archive.process import start_archiver
 from tickgate_server.config import Settings, admin_address, worker_address
 from tickgate_server.observer.process import ObserverProcess
 from tickgate_server.shadow.process import start_shadow_scorer
@@ -116,8 +117,8 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         keeping = [asyncio.create_task(worker.keep()) for worker in self.workers]
         observing = asyncio.create_task(self._observe())
-        scoring = asyncio.create_task(self._score_shadows())
-        storing = asyncio.create_task(self._keep_store())
+        processes = (self._score_shadows(), self._archive(), self._keep_store())
+        beside = [asyncio.create_task(process) for process in processes]
         told = asyncio.create_task(self.stopping.wait())
         try:
             # The others end by themselves only where they could not be started at all.
@@ -132,7 +133,7 @@ class _Supervisor:
                 worker.kill()
         statuses = await asyncio.gather(*keeping)
         self.ended.set()
-        await asyncio.gather(observing, scoring, storing)
+        await asyncio.gather(observing, *beside)
         _LOG.info("workers stopped", statuses=statuses)
         return 0 if not any(statuses) else 1
 
@@ -160,6 +161,7 @@ class _Supervisor:
             log_level=settings.log.level,
             risk=settings.risk_values,
             models=settings.models.repository,
+            alerts=settings.alerts,
         )
         try:
             self.metrics = await asyncio.to_thread(observer.ready)
@@ -178,6 +180,17 @@ class _Supervisor:
         if shadow is not None:
             await self.ended.wait()
             await asyncio.to_thread(shadow.close)
+
+    async def _archive(self) -> None:
+        """Have all journals archived likewise."""
+        folder = self.settings.journal.folder
+        if not await self.reached(self.all_bound):
+            return
+        journals = [] if folder is None else [journal_folder(folder, worker.index) for worker in self.workers]
+        archiver = start_archiver(self.settings, journals)
+        if archiver is not None:
+            await self.ended.wait()
+            await asyncio.to_thread(archiver.close)
 
     async def _keep_store(self) -> None:
         """Have one process keep the store by all journals, where there is to be one; nothing waits for it."""

@@ -15,7 +15,7 @@ TRADES = 12
 def test_a_thousand_symbols_and_three_models_of_200_trees_fit_in_500_mb(tmp_path: Path) -> None:
     for name in ("one", "two", "three"):
         publish_forest(tmp_path, name=name, trees=200, latency_budget_ms=60_000.0)
-    with served(tmp_path, "--clock", "replay", "--default-model", "one") as server:
+    with served(tmp_path, "--clock", "replay", "--default-model", "one", observed=True) as server:
         for number in range(TRADES):
             messages = [
                 [tick(f"SYM-{k}", START_NS + number, trade=(100.0 + number, 1.0)) for k in range(first, first + 500)]

@@ -59,7 +59,7 @@ def ask(server: Served, first: int, count: int, batch: int) -> int:
 def test_anonymous_memory_does_not_grow_with_requests(tmp_path: Path, soak: Callable[[int, int], int]) -> None:
     publish_forest(tmp_path, name="forest", trees=50, latency_budget_ms=60_000.0)
     tenth = soak(60_000, 10_000_000) // 10
-    with served(tmp_path, "--clock", "replay") as server:
+    with served(tmp_path, "--clock", "replay", observed=True) as server:
         processes = processes_of(server)
         assert len(processes) == 2
         before: list[int] = []

@@ -58,7 +58,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
         time.time_ns(), SYMBOLS, np.eye(n) * 1e-4, np.zeros((0, n)), np.full(n, int(Regime.NORMAL), np.int8)
     )
     data.write(tmp_path / "models" / data.FILE_NAME, first)
-    with served(tmp_path / "models", environment=ENVIRONMENT) as running:
+    with served(tmp_path / "models", environment=ENVIRONMENT, observed=True) as running:
         yield running
 
 

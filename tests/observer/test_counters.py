@@ -9,11 +9,12 @@ import pytest
 
 from tickgate_server.control_block import MODEL_SLOTS
 from tickgate_server.journal.entries import Model
-from tickgate_server.journal.layout import DECISION, RecordKind
+from tickgate_server.journal.layout import DECISION, Flags, RecordKind
 from tickgate_server.journal.segments import Rows
 from tickgate_server.observer.counters import (
     BOUNDS_NS,
     BUCKETS,
+    CONFIDENCE_BOUNDS,
     DEADLINE_EXCEEDED,
     MAX_SERIES,
     OTHER,
@@ -166,3 +167,81 @@ def test_recent_latencies_pass_and_can_be_forgotten() -> None:
     assert 200.0 <= recent.us_p99(later_ns)[0] <= 500.0
     recent.clear()
     assert np.isnan(recent.us_p99(time.time_ns())).all()
+
+
+def test_the_row_of_the_version_that_was_unloaded_first_is_given_to_one_that_is_loaded() -> None:
+    counters = Counters()
+    known = models(MAX_SERIES - 1)
+    versions = {index: Series(found.name, str(found.version)) for index, found in known.items()}
+    for version in versions.values():
+        counters.load(version)
+    rows = counters.series_of(known)
+    assert sorted(rows[:-1]) == list(range(1, MAX_SERIES))
+    taken = decisions(200, 0)
+    taken["model_index"], taken["scored"], taken["confidence"] = 7, True, 0.6
+    counters.add(taken, rows)
+    newer = {MAX_SERIES: Model(MAX_SERIES, "new", 1, "schema", "hash")}
+    counters.load(Series("new", "1"))
+    assert counters.series_of(newer)[MAX_SERIES] == 0  # all others are loaded
+    counters.unload(versions[7])
+    counters.unload(versions[9])
+    assert counters.series_of(newer)[MAX_SERIES] == rows[7]
+    assert counters.evictions == 1
+    assert versions[7] not in counters.series
+    assert not counters.latency_counts[rows[7]].any()
+    assert not counters.exemplars[rows[7]]["request_id"].any()
+    assert not counters.confidence_counts[rows[7]].any()
+    assert counters.series_of(known)[7] == 0  # it is not loaded, and takes nobody's row
+    counters.load(versions[9])
+    counters.load(Series("newest", "1"))
+    newest = {0: Model(0, "newest", 1, "schema", "hash")}
+    assert counters.series_of(newest)[0] == 0  # 9 came back before
+
+
+def test_a_version_that_another_journal_still_has_loaded_keeps_its_row() -> None:
+    counters = Counters()
+    version = Series("m0", "0")
+    counters.load(version)
+    counters.load(version)
+    counters.series_of(models(MAX_SERIES))
+    counters.unload(version)
+    counters.load(Series("new", "1"))
+    newer = {0: Model(0, "new", 1, "schema", "hash")}
+    counters.series_of(newer)
+    assert version in counters.series
+
+
+def test_exemplars_are_the_newest_request_with_an_id_in_each_bucket() -> None:
+    rows = decisions(4, 0)
+    for stage in TimedStage:
+        rows[f"{stage.name.lower()}_ns"] = 0
+    rows["total_ns"] = [1500, 1600, 1700, 30_000]
+    rows["request_id"] = [b"a", b"b", b"", b"d"]
+    rows["request_id_bytes"] = [1, 1, 0, 1]
+    rows["clock_ns"] = [10, 11, 12, 13]
+    rows["model_index"] = -1
+    counters = Counters()
+    counters.add(rows, counters.series_of({}))
+    found = counters.exemplars[0, TimedStage.TOTAL]
+    told = {int(k): found[k].item() for k in np.flatnonzero(found["request_id"])}
+    assert told == {1: (b"b", 11, 1600), 5: (b"d", 13, 30_000)}
+    assert not counters.exemplars[0, : TimedStage.TOTAL]["request_id"].any()
+
+
+def test_confidences_and_ages_are_those_of_predictions_made_once() -> None:
+    rows = np.zeros(5, DECISION)
+    rows["kind"] = RecordKind.DECISION
+    rows["scored"] = [True, True, False, True, True]
+    rows["confidence"] = [0.55, 0.551, 0.9, math.nan, 0.9]
+    rows["flags"][4] = Flags.REPEATED
+    rows["clock_ns"] = NOW_NS
+    rows["features_ts_ns"] = [NOW_NS - 150_000, NOW_NS + 5, 0, NOW_NS, NOW_NS]
+    rows["model_index"] = -1
+    counters = Counters()
+    counters.add(rows, counters.series_of({}))
+    places = np.searchsorted(CONFIDENCE_BOUNDS, [0.55, 0.551])
+    assert np.flatnonzero(counters.confidence_counts[0]).tolist() == places.tolist()
+    assert counters.confidence_counts.sum() == 2
+    assert counters.confidence_sums[0] == pytest.approx(1.101)
+    assert counters.age_counts[[0, 1]].tolist() == [1, 1]  # below 0 is 0
+    assert (counters.age_counts.sum(), counters.age_sum_ns) == (2, 150_000)

@@ -61,7 +61,7 @@ def test_training_counts_in_as_many_rows_as_an_hour_has(trained: Manifest) -> No
 def test_twenty_usual_days_tell_no_more_than_the_budget_of_one(trained: Manifest) -> None:
     watch = FeatureDrift(trained)
     told = watch.update(days(2, 20), stamps(20 * DAY))
-    assert sum(change.over for change in told) <= 1, told
+    assert sum(change.so for change in told) <= 1, told
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_a_shift_a_spread_and_a_stuck_feature_are_told_within_the_rows_of_an_hou
     later = usual[DAY : DAY + AN_HOUR].copy()
     later[:, 3] = change(later[:, 3])  # type: ignore[operator]  # one of the functions above
     told = watch.update(later, stamps(AN_HOUR, DAY))
-    assert (NAMES[3], kind) in {(one.feature, one.kind) for one in told if one.over}
-    assert {one.feature for one in told if one.over} == {NAMES[3]}
+    assert (NAMES[3], kind) in {(one.feature, one.kind) for one in told if one.so}
+    assert {one.feature for one in told if one.so} == {NAMES[3]}
 
 
 def test_a_stuck_feature_is_told_after_two_pieces_at_most_and_one_in_steps_is_not(trained: Manifest) -> None:
@@ -102,7 +102,7 @@ def test_what_was_found_is_told_once_and_once_more_when_it_is_over(trained: Mani
     shifted = rows[: 3 * AN_HOUR].copy()
     shifted[AN_HOUR : 2 * AN_HOUR, 0] = 100.0 + np.arange(AN_HOUR)
     told = watch.update(shifted, stamps(len(shifted)))
-    drifts = [one.over for one in told if (one.feature, one.kind) == (NAMES[0], "drifted")]
+    drifts = [one.so for one in told if (one.feature, one.kind) == (NAMES[0], "drifted")]
     assert drifts == [True, False]
     assert not watch.found
 

@@ -26,7 +26,7 @@ def counts(server: Served, name: str, label: str) -> dict[str, float]:
 
 def test_counts_are_those_of_the_answers(mixed_repository: Path, transport: str) -> None:
     arguments = ("--clock", "replay", "--transport", transport)
-    with served(mixed_repository, *arguments, environment=BY_ITSELF) as server:
+    with served(mixed_repository, *arguments, environment=BY_ITSELF, observed=True) as server:
         spent = zigzag("A", 1)[0]
         spent.budget_us = 1
         broken = zigzag("A", 1)[0]

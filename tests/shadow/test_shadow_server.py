@@ -53,7 +53,7 @@ def models(tmp_path: Path) -> Path:
 
 @contextmanager
 def shadowed(models: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
-    with served(models, *arguments, environment={**NORMAL, **(environment or {})}) as running:
+    with served(models, *arguments, environment={**NORMAL, **(environment or {})}, observed=True) as running:
         yield running
 
 
@@ -327,7 +327,10 @@ def test_a_scorer_ends_with_a_server_that_is_killed_and_the_next_one_goes_on(mod
 
 
 def test_one_scorer_follows_the_journals_of_all_workers(models: Path) -> None:
-    with server(models, *REPLAY, "--workers", "2", environment=NORMAL, ready="workers serving") as (process, _):
+    with server(models, *REPLAY, "--workers", "2", environment=NORMAL, ready="workers serving", observed=True) as (
+        process,
+        _,
+    ):
         addresses = process.logged("workers serving")[-1]["addresses"]
         symbols = {worker: [f"S{n}" for n in range(20) if worker_of(f"S{n}", 2) == worker][:3] for worker in (0, 1)}
         for worker, own in symbols.items():

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -9,9 +10,13 @@ import pytest
 def program(name: str, purpose: str) -> str:
     """Its path. At a module's top it decides for all tests of the module."""
     found = shutil.which(name)
-    if found is not None:
-        return found
-    reason = f"{name}, which {purpose}, is not installed"
+    if found is None:
+        absent(f"{name}, which {purpose}, is not installed")
+    return found
+
+
+def absent(reason: str) -> NoReturn:
+    """What the test needs is not there: skipped, and in CI failed."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)

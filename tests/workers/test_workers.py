@@ -49,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(models: Path) -> Iterator[Served]:
     """For tests that bring symbols of their own and leave the workers as they are."""
-    with served(models, *TWO, ready=READY, environment=LITTLE) as running:
+    with served(models, *TWO, ready=READY, environment=LITTLE, observed=True) as running:
         yield running
 
 
@@ -142,7 +142,7 @@ def test_a_symbol_is_served_by_its_worker_and_refused_by_the_other(two: Served, 
 
 def test_routed_answers_are_those_of_one_worker_in_the_same_order(models: Path, two: Served) -> None:
     with (
-        served(models, "--clock", "replay", environment=LITTLE) as one,
+        served(models, "--clock", "replay", environment=LITTLE, observed=True) as one,
         SignalClient(one.address, deadline_s=CALL_S) as client,
     ):
         expected = [plain(client.ask(request, CALL_S), "X-") for request in interleaved("X-")]
@@ -189,7 +189,10 @@ def test_the_command_line_reaches_every_symbol_routed(two: Served) -> None:
 
 
 def test_a_killed_worker_is_started_again_where_it_was_and_all_journals_replay(models: Path) -> None:
-    with served(models, *TWO, ready=READY) as two, RoutedSignalClient(two.address, deadline_s=CALL_S) as client:
+    with (
+        served(models, *TWO, ready=READY, observed=True) as two,
+        RoutedSignalClient(two.address, deadline_s=CALL_S) as client,
+    ):
         process = two.process
         client.connect(timeout_s=CALL_S)
         lost, kept = symbol_of_worker(1, "K-"), symbol_of_worker(0, "K-")
@@ -230,7 +233,7 @@ def test_a_killed_worker_is_started_again_where_it_was_and_all_journals_replay(m
 
 def test_workers_end_with_a_supervisor_that_is_killed(models: Path, tmp_path: Path) -> None:
     sockets = tmp_path / "s"
-    with server(models, *TWO, "--listen", f"unix:{sockets}", ready=READY) as (process, _):
+    with server(models, *TWO, "--listen", f"unix:{sockets}", ready=READY, observed=True) as (process, _):
         assert addresses(process) == [f"unix:{sockets}.0", f"unix:{sockets}.1"]
         workers = [line["pid"] for line in process.logged("worker started")]
         settings = {"TICKGATE_SERVER__LISTEN": f"unix:{sockets}", "TICKGATE_SERVER__WORKERS": "2"}
@@ -326,7 +329,7 @@ def test_a_fill_is_booked_by_the_symbols_worker_and_refused_by_the_other(two: Se
 
 
 def test_a_worker_that_is_started_again_has_its_listeners_where_they_were(models: Path) -> None:
-    with served(models, *TWO, ready=READY) as server:
+    with served(models, *TWO, ready=READY, observed=True) as server:
         before = {name: listeners(server.process, name) for name in ("service", "admin")}
         pid = server.process.logged("worker started")[1]["pid"]
         os.kill(pid, signal.SIGKILL)

@@ -32,7 +32,7 @@ class PublishTicksRequest(_message.Message):
     """
     @_builtins.property
     def ticks(self) -> _containers.RepeatedCompositeFieldContainer[_market_pb2.Tick]:
-        """At most 1,024."""
+        """At most 1,024. What a Tick says of its fields' ranges counts tick by tick: see REASON_TICK_INVALID_VALUE."""
 
     def __init__(
         self,
@@ -137,15 +137,15 @@ class TickColumns(_message.Message):
     ASK_SIZE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The symbols that `symbol_index` counts, each 1 to 32 bytes of UTF-8."""
+        """The symbols that `symbol_index` counts, each 1 to 32 bytes of UTF-8. At most 65,536."""
 
     @_builtins.property
     def symbol_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Into `symbols`, from 0."""
+        """Into `symbols`, from 0; one beyond them is INVALID_ARGUMENT, as are columns of other lengths than this one."""
 
     @_builtins.property
     def kind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """1: a trade, 2: a quote, 3: both. Left out: all are trades."""
+        """1: a trade, 2: a quote, 3: both; 0 is rejected as neither, more is INVALID_ARGUMENT. Left out: all are trades."""
 
     @_builtins.property
     def exchange_ts_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

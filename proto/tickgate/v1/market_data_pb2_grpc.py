@@ -28,9 +28,10 @@ if _version_not_supported:
 class MarketDataServiceStub(object):
     """Market data that asks for no signal. With several workers each takes its own symbols: a message with a tick of
     another's is FAILED_PRECONDITION, as in GetTopologyResponse, and nothing of it was applied. What was answered is in
-    the journal. Besides: INVALID_ARGUMENT (names the field; nothing of the message was applied), RESOURCE_EXHAUSTED (too
-    many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal cannot be written), INTERNAL
-    (carries an id).
+    the journal. Besides: INVALID_ARGUMENT (the message is not whole: it names the field, and nothing was applied),
+    RESOURCE_EXHAUSTED (too many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal
+    cannot be written), INTERNAL (carries an id). A tick whose numbers are out of range fails no message: it is rejected as
+    REASON_TICK_INVALID_VALUE, and the others are applied.
     """
 
     def __init__(self, channel):
@@ -54,14 +55,16 @@ class MarketDataServiceStub(object):
 class MarketDataServiceServicer(object):
     """Market data that asks for no signal. With several workers each takes its own symbols: a message with a tick of
     another's is FAILED_PRECONDITION, as in GetTopologyResponse, and nothing of it was applied. What was answered is in
-    the journal. Besides: INVALID_ARGUMENT (names the field; nothing of the message was applied), RESOURCE_EXHAUSTED (too
-    many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal cannot be written), INTERNAL
-    (carries an id).
+    the journal. Besides: INVALID_ARGUMENT (the message is not whole: it names the field, and nothing was applied),
+    RESOURCE_EXHAUSTED (too many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal
+    cannot be written), INTERNAL (carries an id). A tick whose numbers are out of range fails no message: it is rejected as
+    REASON_TICK_INVALID_VALUE, and the others are applied.
     """
 
     def PublishTicks(self, request_iterator, context):
-        """Messages are applied in order, and each is answered once all its ticks were applied or rejected. Where too many ticks
-        wait the stream is not read on: the publisher's flow control holds it back.
+        """Messages are applied in order, and each is answered, in order, once all its ticks were applied or rejected; up to
+        1,024 are taken in before the first of them is answered. Where too many ticks wait the stream is not read on: the
+        publisher's flow control holds it back. With a reorder window ticks wait for it, so an answer takes as long at least.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,9 +101,10 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
 class MarketDataService(object):
     """Market data that asks for no signal. With several workers each takes its own symbols: a message with a tick of
     another's is FAILED_PRECONDITION, as in GetTopologyResponse, and nothing of it was applied. What was answered is in
-    the journal. Besides: INVALID_ARGUMENT (names the field; nothing of the message was applied), RESOURCE_EXHAUSTED (too
-    many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal cannot be written), INTERNAL
-    (carries an id).
+    the journal. Besides: INVALID_ARGUMENT (the message is not whole: it names the field, and nothing was applied),
+    RESOURCE_EXHAUSTED (too many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal
+    cannot be written), INTERNAL (carries an id). A tick whose numbers are out of range fails no message: it is rejected as
+    REASON_TICK_INVALID_VALUE, and the others are applied.
     """
 
     @staticmethod

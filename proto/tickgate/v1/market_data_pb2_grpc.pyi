@@ -29,9 +29,10 @@ GRPC_VERSION: str
 class MarketDataServiceStub:
     """Market data that asks for no signal. With several workers each takes its own symbols: a message with a tick of
     another's is FAILED_PRECONDITION, as in GetTopologyResponse, and nothing of it was applied. What was answered is in
-    the journal. Besides: INVALID_ARGUMENT (names the field; nothing of the message was applied), RESOURCE_EXHAUSTED (too
-    many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal cannot be written), INTERNAL
-    (carries an id).
+    the journal. Besides: INVALID_ARGUMENT (the message is not whole: it names the field, and nothing was applied),
+    RESOURCE_EXHAUSTED (too many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal
+    cannot be written), INTERNAL (carries an id). A tick whose numbers are out of range fails no message: it is rejected as
+    REASON_TICK_INVALID_VALUE, and the others are applied.
     """
 
     @_typing.overload
@@ -39,8 +40,9 @@ class MarketDataServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MarketDataServiceAsyncStub: ...
     PublishTicks: _grpc.StreamStreamMultiCallable[_market_data_pb2.PublishTicksRequest, _market_data_pb2.PublishTicksResponse]
-    """Messages are applied in order, and each is answered once all its ticks were applied or rejected. Where too many ticks
-    wait the stream is not read on: the publisher's flow control holds it back.
+    """Messages are applied in order, and each is answered, in order, once all its ticks were applied or rejected; up to
+    1,024 are taken in before the first of them is answered. Where too many ticks wait the stream is not read on: the
+    publisher's flow control holds it back. With a reorder window ticks wait for it, so an answer takes as long at least.
     """
     PublishBatch: _grpc.UnaryUnaryMultiCallable[_market_data_pb2.PublishBatchRequest, _market_data_pb2.PublishBatchResponse]
     """Many ticks at once, as columns."""
@@ -49,15 +51,17 @@ class MarketDataServiceStub:
 class MarketDataServiceAsyncStub(MarketDataServiceStub):
     """Market data that asks for no signal. With several workers each takes its own symbols: a message with a tick of
     another's is FAILED_PRECONDITION, as in GetTopologyResponse, and nothing of it was applied. What was answered is in
-    the journal. Besides: INVALID_ARGUMENT (names the field; nothing of the message was applied), RESOURCE_EXHAUSTED (too
-    many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal cannot be written), INTERNAL
-    (carries an id).
+    the journal. Besides: INVALID_ARGUMENT (the message is not whole: it names the field, and nothing was applied),
+    RESOURCE_EXHAUSTED (too many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal
+    cannot be written), INTERNAL (carries an id). A tick whose numbers are out of range fails no message: it is rejected as
+    REASON_TICK_INVALID_VALUE, and the others are applied.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PublishTicks: _aio.StreamStreamMultiCallable[_market_data_pb2.PublishTicksRequest, _market_data_pb2.PublishTicksResponse]  # type: ignore[assignment]
-    """Messages are applied in order, and each is answered once all its ticks were applied or rejected. Where too many ticks
-    wait the stream is not read on: the publisher's flow control holds it back.
+    """Messages are applied in order, and each is answered, in order, once all its ticks were applied or rejected; up to
+    1,024 are taken in before the first of them is answered. Where too many ticks wait the stream is not read on: the
+    publisher's flow control holds it back. With a reorder window ticks wait for it, so an answer takes as long at least.
     """
     PublishBatch: _aio.UnaryUnaryMultiCallable[_market_data_pb2.PublishBatchRequest, _market_data_pb2.PublishBatchResponse]  # type: ignore[assignment]
     """Many ticks at once, as columns."""
@@ -65,9 +69,10 @@ class MarketDataServiceAsyncStub(MarketDataServiceStub):
 class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
     """Market data that asks for no signal. With several workers each takes its own symbols: a message with a tick of
     another's is FAILED_PRECONDITION, as in GetTopologyResponse, and nothing of it was applied. What was answered is in
-    the journal. Besides: INVALID_ARGUMENT (names the field; nothing of the message was applied), RESOURCE_EXHAUSTED (too
-    many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal cannot be written), INTERNAL
-    (carries an id).
+    the journal. Besides: INVALID_ARGUMENT (the message is not whole: it names the field, and nothing was applied),
+    RESOURCE_EXHAUSTED (too many ticks wait; nothing of the message was taken), UNAVAILABLE (draining, or the journal
+    cannot be written), INTERNAL (carries an id). A tick whose numbers are out of range fails no message: it is rejected as
+    REASON_TICK_INVALID_VALUE, and the others are applied.
     """
 
     @_abc_1.abstractmethod
@@ -76,8 +81,9 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_market_data_pb2.PublishTicksRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_market_data_pb2.PublishTicksResponse], _abc.AsyncIterator[_market_data_pb2.PublishTicksResponse]]:
-        """Messages are applied in order, and each is answered once all its ticks were applied or rejected. Where too many ticks
-        wait the stream is not read on: the publisher's flow control holds it back.
+        """Messages are applied in order, and each is answered, in order, once all its ticks were applied or rejected; up to
+        1,024 are taken in before the first of them is answered. Where too many ticks wait the stream is not read on: the
+        publisher's flow control holds it back. With a reorder window ticks wait for it, so an answer takes as long at least.
         """
 
     @_abc_1.abstractmethod

@@ -124,6 +124,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A trade too far from the last one, measured by the symbol's volatility. It is held back: if the next trade is within
     half the jump of it both count, else it is dropped.
     """
+    REASON_TICK_INVALID_VALUE: _Reason.ValueType  # 38
+    """Of a published tick alone: a number that is not finite or out of range, neither a trade nor a quote, or a symbol that
+    is empty or over 32 bytes. In Predict that is the caller's error.
+    """
     REASON_SIZING_BELOW_MINIMUM: _Reason.ValueType  # 40
     """The order rounds to nothing, or is below the instrument's minimum size."""
     REASON_SIZING_NO_VOLATILITY: _Reason.ValueType  # 41
@@ -210,6 +214,10 @@ REASON_TICK_CROSSED_QUOTE: Reason.ValueType  # 36
 REASON_TICK_PRICE_JUMP: Reason.ValueType  # 37
 """A trade too far from the last one, measured by the symbol's volatility. It is held back: if the next trade is within
 half the jump of it both count, else it is dropped.
+"""
+REASON_TICK_INVALID_VALUE: Reason.ValueType  # 38
+"""Of a published tick alone: a number that is not finite or out of range, neither a trade nor a quote, or a symbol that
+is empty or over 32 bytes. In Predict that is the caller's error.
 """
 REASON_SIZING_BELOW_MINIMUM: Reason.ValueType  # 40
 """The order rounds to nothing, or is below the instrument's minimum size."""
@@ -496,22 +504,28 @@ class FeatureState(_message.Message):
     TRADES_IN_WINDOW_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     EXCHANGE_TS_NS_FIELD_NUMBER: _builtins.int
+    AGE_US_FIELD_NUMBER: _builtins.int
     trades_in_window: _builtins.int
     """Trades of the symbol since its windows last started anew."""
     ready: _builtins.bool
     """False: the windows are not full, and nothing was scored."""
     exchange_ts_ns: _builtins.int
     """Venue time of the last trade in the features, nanoseconds since the Unix epoch."""
+    age_us: _builtins.int
+    """How old they were when they were read: microseconds from the symbol's latest tick, or from a FeatureVector's stamp, to
+    the server's clock. 0 where the venue's clock is ahead, and in replay mode.
+    """
     def __init__(
         self,
         *,
         trades_in_window: _builtins.int = ...,
         ready: _builtins.bool = ...,
         exchange_ts_ns: _builtins.int = ...,
+        age_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange_ts_ns", b"exchange_ts_ns", "ready", b"ready", "trades_in_window", b"trades_in_window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_us", b"age_us", "exchange_ts_ns", b"exchange_ts_ns", "ready", b"ready", "trades_in_window", b"trades_in_window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

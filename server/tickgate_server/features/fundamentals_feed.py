@@ -7,7 +7,7 @@ is garbage goes on with what was in force.
 
 import os
 import subprocess
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from threading import Condition, Thread
 from typing import NamedTuple, Protocol
@@ -21,6 +21,8 @@ KEPT_FILES = 1024
 """Most files kept for replay; the oldest go, and a journal that needs them cannot be replayed."""
 KEPT_PREFIX = "fundamentals-"
 READING_LIMIT_S = 300.0
+UNREACHABLE = 4
+"""Exit status of a program that could not reach its source: it is tried again, though nothing changed."""
 _LOG = structlog.get_logger()
 
 
@@ -35,7 +37,7 @@ class FundamentalsSource(Protocol):
     """Where fundamentals come from. Called by one thread at a time, and never by the one that answers."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
         """What it is called in errors."""
 
     def state(self) -> Hashable:
@@ -57,8 +59,58 @@ class FundamentalsSource(Protocol):
         """End a read that is under way; from another thread."""
 
 
+class Reader:
+    """Runs a program that writes a table's file to its standard output.
+
+    Args:
+        path: What its source is called in errors.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def run(self, arguments: Sequence[str], given: bytes = b"") -> bytes:
+        """What it writes.
+
+        Args:
+            arguments: Its command.
+            given: For its standard input.
+
+        Raises:
+            FundamentalsInvalid: It refused, with what it said on standard error; or it failed, or took too long.
+            ConnectionError: It could not reach its source.
+        """
+        pipe = subprocess.PIPE
+        with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603 - our own
+            self._process = process
+            if self._closed:
+                process.kill()
+            try:
+                content, errors = process.communicate(given, timeout=READING_LIMIT_S)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise FundamentalsInvalid(self._path, f"not read within {READING_LIMIT_S:g} s") from error
+        said = errors.decode(errors="replace").strip()
+        if process.returncode == REFUSED:
+            raise FundamentalsInvalid(self._path, said)
+        if process.returncode == UNREACHABLE:
+            raise ConnectionError(f"{self._path}: {said}")
+        if process.returncode != 0:
+            last = said.splitlines()[-1] if said else "it said nothing"
+            raise FundamentalsInvalid(self._path, f"its reader ended with {process.returncode}: {last}")
+        return content
+
+    def close(self) -> None:
+        """End what runs, and what would be run; from another thread."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+
+
 class FileSource:
-    """A CSV or Parquet file, read by a process of its own.
+    """A CSV, JSON or Parquet file, read by a process of its own.
 
     Attributes:
         path: The file.
@@ -66,13 +118,13 @@ class FileSource:
     Args:
         path: The file.
         columns: Which of its columns is what.
+        called: What it is called in errors, if not by its path.
     """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(self, path: Path, columns: Columns, called: str = "") -> None:
         self.path = path
         self._columns = columns
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self._reader = Reader(called or path)
 
     def state(self) -> Hashable:
         """Inode, size and time of the last change."""
@@ -81,29 +133,11 @@ class FileSource:
 
     def read(self) -> bytes:
         """See `FundamentalsSource.read`."""
-        arguments = command(self.path, self._columns)
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
-            self._process = process
-            if self._closed:
-                process.kill()
-            try:
-                content, errors = process.communicate(timeout=READING_LIMIT_S)
-            except subprocess.TimeoutExpired as error:
-                process.kill()
-                raise FundamentalsInvalid(self.path, f"not read within {READING_LIMIT_S:g} s") from error
-        said = errors.decode(errors="replace").strip()
-        if process.returncode == REFUSED:
-            raise FundamentalsInvalid(self.path, said)
-        if process.returncode != 0:
-            last = said.splitlines()[-1] if said else "it said nothing"
-            raise FundamentalsInvalid(self.path, f"its reader ended with {process.returncode}: {last}")
-        return content
+        return self._reader.run(command(self.path, self._columns))
 
     def close(self) -> None:
         """See `FundamentalsSource.close`."""
-        self._closed = True
-        if self._process is not None:
-            self._process.kill()
+        self._reader.close()
 
 
 class FundamentalsFeed:

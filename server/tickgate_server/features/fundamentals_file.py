@@ -1,4 +1,4 @@
-"""Files of fundamentals, CSV or Parquet, to the table; run as a program it writes the table's file to standard output.
+"""Files of fundamentals, CSV, JSON or Parquet, to the table; as a program it writes the table's file to its output.
 
 A row a value: `symbol`, `name`, when it became known, `value`, in whatever order. The rules are those of training
 (`tickgate_training.data.fundamentals`), which reads the same files: a test holds both to the same tables and refusals.
@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from tickgate_server.features.fundamentals_json import JsonInvalid, rows_of
 from tickgate_server.features.fundamentals_table import (
     FLOAT32_MAXIMUM,
     NAME_BYTES,
@@ -39,7 +40,7 @@ REFUSED = 3
 """Exit status of the program where the file is refused; standard error says why."""
 _NICER = 10
 _GZIP = b"\x1f\x8b"
-_PARQUET = ".parquet"
+_PARQUET, _JSON = ".parquet", ".json"
 _DIGITS = {"ns": 0, "us": 3, "ms": 6, "s": 9}  # decimal places to a nanosecond
 _FIRST_YEAR, _LAST_YEAR = 1970, 2261  # of int64 nanoseconds
 _LAST_NS = 2**63 - 1
@@ -83,7 +84,9 @@ class _Cells:
 
 
 def read(path: Path, columns: Columns) -> FundamentalsTable:
-    """Read a Parquet file (by its ending, `.parquet`) or a CSV file in UTF-8, plain or gzip (any other).
+    """Read a Parquet or a JSON file (by its ending, `.parquet`, `.json`) or a CSV file in UTF-8 (any other).
+
+    CSV and JSON may be gzipped; what JSON must be says `features.fundamentals_json`.
 
     Raises:
         FundamentalsInvalid: It is absent, cannot be read, or a cell is not what its column holds: names column, row
@@ -91,8 +94,9 @@ def read(path: Path, columns: Columns) -> FundamentalsTable:
     """
     try:
         wanted = (columns.symbol, columns.name, columns.as_of, columns.value)
-        cells = _read_parquet(path, wanted, columns) if path.suffix == _PARQUET else _read_csv(path, wanted)
-        return _table(cells, columns)
+        if path.suffix == _PARQUET:
+            return _table(_read_parquet(path, wanted, columns), columns)
+        return _table(_read_json(path, wanted) if path.suffix == _JSON else _read_csv(path, wanted), columns)
     except _Refused as error:
         raise FundamentalsInvalid(path, str(error)) from error
 
@@ -219,11 +223,29 @@ def _year_rule() -> str:
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, wanted: Sequence[str]) -> _Cells:
+def _unpacked(path: Path) -> bytes:
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        return gzip.decompress(data) if data.startswith(_GZIP) else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise _Refused(f"cannot be read as UTF-8 text ({error})") from error
+
+
+def _read_json(path: Path, wanted: Sequence[str]) -> _Cells:
+    try:
+        rows = rows_of(_unpacked(path))
+    except JsonInvalid as error:
+        raise _Refused(str(error)) from error
+    names = list(rows[0]) if rows else list(wanted)
+    for name in wanted:
+        _place(names, name)
+    return _Cells({name: [row[name] for row in rows] for name in wanted}, range(len(rows)))
+
+
+def _read_csv(path: Path, wanted: Sequence[str]) -> _Cells:
+    try:
+        text = _unpacked(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise _Refused(f"cannot be read as UTF-8 text ({error})") from error
     if "\0" in text:
         raise _Refused("is no text: it has a zero byte")

@@ -29,11 +29,11 @@ class FundamentalsInvalid(Exception):
     """Fundamentals cannot be used; says which file, where in it, and what was expected.
 
     Attributes:
-        path: The file.
+        path: The file, or what their source is called.
         why: What was expected, and what was found.
     """
 
-    def __init__(self, path: Path, why: str) -> None:
+    def __init__(self, path: Path | str, why: str) -> None:
         super().__init__(f"{path}: no fundamentals: {why}")
         self.path = path
         self.why = why
@@ -124,7 +124,7 @@ def pack(table: FundamentalsTable) -> bytes:
     return file.getvalue()
 
 
-def parse(path: Path, content: bytes) -> FundamentalsTable:
+def parse(path: Path | str, content: bytes) -> FundamentalsTable:
     """Check the content of a table's file.
 
     Raises:
@@ -153,7 +153,7 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _require_valid(path: Path, table: FundamentalsTable) -> None:
+def _require_valid(path: Path | str, table: FundamentalsTable) -> None:
     """Every array as `FundamentalsTable` says: a kernel walks them without looking."""
     for what, found in (("symbols", table.symbols), ("names", table.names)):
         if list(found) != sorted(set(found)):

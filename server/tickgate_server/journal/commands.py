@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tickgate_server.journal.entries import DecisionEntry, Entry
+from tickgate_server.journal.entries import DecisionEntry, Entry, TicksEntry
 from tickgate_server.journal.errors import JournalError, RecordDamaged, RecordsRemoved
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.verify import verify as verify_folder
@@ -97,6 +97,8 @@ def line(entry: Entry) -> str:
     """One entry for people."""
     said = entry.as_dict()
     begin = f"{entry.sequence:>10} {_time(said['clock_ns']):<27}"
+    if isinstance(entry, TicksEntry):
+        return f"{begin} TICKS {json.dumps(said['ticks'], allow_nan=False)}"
     if not isinstance(entry, DecisionEntry):
         again = " (restated)" if entry.restated else ""
         return f"{begin} {said['control']}{again} {json.dumps(said['payload'], allow_nan=False)}"

@@ -1,4 +1,4 @@
-"""Records as people and programs read them: decisions with their model, controls put together from their records."""
+"""Records as people and programs read them: decisions with models, controls put together, ticks with symbols."""
 
 import json
 import math
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tickgate_server.journal.layout import CONTROL, ControlKind, Flags, RecordKind, text
+from tickgate_server.journal.layout import CONTROL, ControlKind, Flags, RecordKind, TickOutcome, text
 from tickgate_server.journal.segments import Rows
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Stage
 from tickgate_server.risk.reasons import Action, Reason
@@ -153,7 +154,50 @@ class ControlEntry:
         }
 
 
-Entry: TypeAlias = DecisionEntry | ControlEntry
+@dataclass(frozen=True, slots=True, eq=False)
+class TicksEntry:
+    """Ticks that were published, with what became of each.
+
+    Attributes:
+        sequence: Of the record.
+        clock_ns: Wall clock that was read for all of them; 0 in replay mode.
+        ticks: `layout.PUBLISHED` [n], in the order applied.
+        symbols: Of each; empty where it had no row, or the record that names it is lost.
+    """
+
+    sequence: int
+    clock_ns: int
+    ticks: NDArray[np.void]
+    symbols: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON: non-finite numbers are strings."""
+        return {
+            "sequence": self.sequence,
+            "kind": RecordKind.TICKS.name,
+            "clock_ns": self.clock_ns,
+            "ticks": [
+                {
+                    "symbol": symbol or None,
+                    "outcome": _member(TickOutcome, int(tick["outcome"])),
+                    "reason": _member(Reason, int(tick["reason"])) if tick["reason"] else None,
+                    "exchange_ts_ns": int(tick["exchange_ts_ns"]),
+                    "tick_sequence": int(tick["tick_sequence"]),
+                    **_sides(tick, int(tick["kind"])),
+                }
+                for symbol, tick in zip(self.symbols, self.ticks, strict=True)
+            ],
+        }
+
+
+Entry: TypeAlias = DecisionEntry | ControlEntry | TicksEntry
+
+
+def ticks_entry(row: np.void, symbols: Mapping[int, str]) -> TicksEntry:
+    """One record of `layout.TICKS`, its rows named."""
+    ticks = row["ticks"][: row["tick_count"]]
+    named = tuple(symbols.get(number, "") for number in ticks["row"].tolist())
+    return TicksEntry(int(row["sequence"]), int(row["clock_ns"]), ticks, named)
 
 
 class ControlAssembler:
@@ -185,6 +229,25 @@ class ControlAssembler:
         )
 
 
+class RowNames:
+    """Symbols by row, as a segment's SYMBOLS records say."""
+
+    def __init__(self) -> None:
+        self.symbols: dict[int, str] = {}
+        self._assembler = ControlAssembler()
+
+    def learn(self, rows: Rows) -> None:
+        """Take in records of one segment, in order."""
+        if not (rows["kind"] == RecordKind.CONTROL).any():
+            return
+        controls = rows.view(CONTROL)
+        wanted = (controls["kind"] == RecordKind.CONTROL) & (controls["code"] == ControlKind.SYMBOLS)
+        for record in controls[wanted]:
+            entry = self._assembler.feed(record)
+            if entry is not None:
+                self.symbols.update(zip(entry.payload["rows"], entry.payload["symbols"], strict=True))
+
+
 def stated_models(rows: Rows) -> list[Model]:
     """Models that the MODEL records among rows of `layout.DECISION` state."""
     if not (rows["kind"] == RecordKind.CONTROL).any():
@@ -204,9 +267,15 @@ def _given(row: np.void, given: int) -> dict[str, Any]:
     if given != TICK:
         return {}
     found: dict[str, Any] = {"exchange_ts_ns": int(row["exchange_ts_ns"]), "tick_sequence": int(row["tick_sequence"])}
-    if row["tick_kind"] & TRADE:
+    return found | _sides(row, int(row["tick_kind"]))
+
+
+def _sides(row: np.void, kind: int) -> dict[str, Any]:
+    """The trade and the quote of a tick."""
+    found: dict[str, Any] = {}
+    if kind & TRADE:
         found["trade"] = {name: _finite(row[name]) for name in ("price", "size")}
-    if row["tick_kind"] & QUOTE:
+    if kind & QUOTE:
         found["quote"] = {name: _finite(row[name]) for name in ("bid", "ask", "bid_size", "ask_size")}
     return found
 
@@ -225,7 +294,9 @@ def _named(names: tuple[str, ...], number: int) -> str:
     return names[number] if number < len(names) else str(number)
 
 
-def _member(numbers: type[Stage] | type[Action] | type[Reason] | type[ControlKind], number: int) -> str:
+def _member(
+    numbers: type[Stage] | type[Action] | type[Reason] | type[ControlKind] | type[TickOutcome], number: int
+) -> str:
     """Its name; the number as text where a newer writer knew more."""
     try:
         return numbers(number).name

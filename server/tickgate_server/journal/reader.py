@@ -7,9 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from tickgate_server.journal.entries import ControlAssembler, DecisionEntry, Entry, Model, stated_models
+from tickgate_server.journal.entries import (
+    ControlAssembler,
+    DecisionEntry,
+    Entry,
+    Model,
+    RowNames,
+    stated_models,
+    ticks_entry,
+)
 from tickgate_server.journal.errors import RecordDamaged, RecordsRemoved
-from tickgate_server.journal.layout import CONTROL, DECISION, RecordKind
+from tickgate_server.journal.layout import CONTROL, DECISION, TICKS, RecordKind
 from tickgate_server.journal.segments import (
     Header,
     Rows,
@@ -35,6 +43,7 @@ class JournalReader:
     Attributes:
         next_sequence: Of the record that comes next; 0 before the first segment was found.
         models: By index, those that the records polled last may name.
+        symbols: By row, those that published ticks among them may be of.
         environment: Of the segment they are in: versions, CPU, kernels, names of the checks.
 
     Args:
@@ -49,6 +58,7 @@ class JournalReader:
     def __init__(self, folder: Path, start_sequence: int | None = None) -> None:
         self.folder = folder
         self.models: dict[int, Model] = {}
+        self._names = RowNames()
         self.environment: Mapping[str, Any] = {}
         self.next_sequence = 0
         self._start = start_sequence or 0
@@ -59,6 +69,16 @@ class JournalReader:
         self._assembler = ControlAssembler()
         segment_numbers(folder)
 
+    @property
+    def segment(self) -> Header | None:
+        """The segment that the records polled last are in; None before there was one."""
+        return self._header
+
+    @property
+    def symbols(self) -> Mapping[int, str]:
+        """See above."""
+        return self._names.symbols
+
     def poll(self, max_records: int = 1024) -> Rows:
         """New records, whole and in order; none where there are none yet.
 
@@ -66,7 +86,8 @@ class JournalReader:
             max_records: Most at once. All of a batch are from one segment.
 
         Returns:
-            DECISION [n]; `rows[rows["kind"] == RecordKind.CONTROL].view(CONTROL)` are the controls among them.
+            DECISION [n]; `rows[rows["kind"] == RecordKind.CONTROL].view(CONTROL)` are the controls among them,
+            `published.published_of(rows, reader.symbols)` the published ticks.
 
         Raises:
             RecordsRemoved: Retention was faster. The next poll goes on with the oldest record left.
@@ -76,6 +97,7 @@ class JournalReader:
         while self._header is not None or self._enter_oldest():
             rows = self._read(max_records)
             if rows.size:
+                self._names.learn(rows)
                 for model in stated_models(rows):
                     self.models[model.index] = model
                 if self._start > int(rows["sequence"][0]):
@@ -87,7 +109,7 @@ class JournalReader:
         return _NOTHING
 
     def __iter__(self) -> Iterator[Entry]:
-        """Decisions and controls until there are no more for now; iterating again goes on. Raises as `poll`."""
+        """Decisions, controls, published ticks until there are no more for now; iterating again goes on. As `poll`."""
         while (rows := self.poll()).size:
             checks = tuple(self.environment.get("checks", ()))
             for index, row in enumerate(rows):
@@ -95,6 +117,8 @@ class JournalReader:
                     entry = self._assembler.feed(rows[index : index + 1].view(CONTROL)[0])
                     if entry is not None:
                         yield entry
+                elif row["kind"] == RecordKind.TICKS:
+                    yield ticks_entry(rows[index : index + 1].view(TICKS)[0], self.symbols)
                 else:
                     model = self.models.get(int(row["model_index"]))
                     yield DecisionEntry(int(row["sequence"]), row, model, checks)
@@ -247,5 +271,6 @@ class JournalReader:
         self._header = header
         self._slot = 0
         self.models = {}
+        self._names = RowNames()
         self.environment = header.environment
         self._assembler = ControlAssembler()

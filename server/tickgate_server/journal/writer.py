@@ -33,9 +33,12 @@ from tickgate_server.journal.layout import (
     HEADER_BYTES,
     MODEL_ASKED_BYTES,
     PAYLOAD_BYTES,
+    PUBLISHED,
     RECORD_BYTES,
     REQUEST_ID_BYTES,
     SYMBOL_BYTES,
+    TICKS,
+    TICKS_WIDTH,
     VECTOR_WIDTH,
     ControlKind,
     RecordKind,
@@ -57,6 +60,9 @@ _ENCODING = int(Stage.ENCODING)
 _HEAD, _HEAD_AT = packer(DECISION, "kind", "waiting_ns")
 _BODY, _BODY_AT = packer(DECISION, "waiting_ns")
 _PACK_HEAD, _PACK_BODY = _HEAD.pack_into, _BODY.pack_into
+_TICKS_KIND = int(RecordKind.TICKS)
+_TICKS_STRUCT, _TICKS_AT = packer(TICKS, "kind", "reserved_end")
+_PACK_TICKS = _TICKS_STRUCT.pack_into
 # By their number.
 _PACK_CHECKS = tuple(struct.Struct(f"@{count}d").pack for count in range(CHECKS_WIDTH + 1))
 _BLANK = Decision(action=0)
@@ -294,6 +300,44 @@ class JournalWriter(SegmentedFolder):
         """The record at `place` was published."""
         self._slot += 1
         self.next_sequence += 1
+
+    def places(self) -> tuple[NDArray[np.uint64], int, int, int]:
+        """As `place`, for several records in a row; and for how many there is room, at least one."""
+        if self._slot >= self._mark:
+            self._turn()
+        at = (HEADER_BYTES + self._slot * RECORD_BYTES) >> 3
+        return self._array, at, self.next_sequence, self._mark - self._slot
+
+    def took(self, records: int) -> None:
+        """So many records at `places` were published."""
+        self._slot += records
+        self.next_sequence += records
+
+    def append_ticks(self, ticks: NDArray[np.void], *, clock_ns: int = 0) -> int:
+        """Append published ticks in the order applied, with what became of each, as one record.
+
+        The segment must name the rows among them: see `ControlKind.SYMBOLS`.
+
+        Args:
+            ticks: `layout.PUBLISHED` [n], 1 to TICKS_WIDTH.
+            clock_ns: Wall clock that was read for them; 0 in replay mode.
+
+        Raises:
+            ValueError: There are none, or too many.
+            NoSegment: As `append_decision`.
+            JournalClosed: As `append_decision`.
+        """
+        if ticks.dtype != PUBLISHED or not 0 < ticks.size <= TICKS_WIDTH:
+            raise ValueError(f"expected 1 to {TICKS_WIDTH} published ticks, got {ticks.size} of {ticks.dtype}")
+        if self._slot >= self._mark:
+            self._turn()
+        offset = HEADER_BYTES + self._slot * RECORD_BYTES
+        _PACK_TICKS(self._view, offset + _TICKS_AT, _TICKS_KIND, ticks.size, self._flags, clock_ns, ticks.tobytes())
+        sequence = self.next_sequence
+        seal(self._array, offset >> 3, sequence)
+        self._words[offset >> 3] = sequence
+        self.took(1)
+        return sequence
 
     def append_control(self, kind: ControlKind, payload: Mapping[str, Any], *, clock_ns: int = 0) -> int:
         """Append any other input that changes state, over as many records as its JSON takes.

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import click
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tickgate_server import logs
+from tickgate_server.alert_settings import AlertSettings
 from tickgate_server.control_block import FILE_NAME, ControlBlockLocked
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.observer.address import MetricsAddressTaken
@@ -27,6 +29,7 @@ from tickgate_server.risk.hidden_markov import HiddenMarkovInvalid
 _PATIENCE_S = 2.0
 
 _LOG = structlog.get_logger()
+Section = TypeVar("Section", bound=BaseModel)
 
 
 @click.command()
@@ -50,6 +53,11 @@ _LOG = structlog.get_logger()
     type=click.Path(path_type=Path),
     help="Model repository: watch the health of versions against their manifests.",
 )
+@click.option(
+    "--alert-settings",
+    metavar="JSON",
+    help='Tell of what is wrong: \'{"alertmanagers": ["http://127.0.0.1:9093"]}\', as the section `alerts`.',
+)
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
@@ -61,6 +69,7 @@ def observe(
     control: str | None,
     risk_settings: str | None,
     models: Path | None,
+    alert_settings: str | None,
     log_format: str,
     log_level: str,
     attached: bool,  # noqa: FBT001 - click's flag
@@ -82,8 +91,9 @@ def observe(
             _controls(journals, control),
             metrics_listen,
             patience_s=_PATIENCE_S if attached else 0.0,
-            risk=_risk(risk_settings),
+            risk=_section(RiskValueSettings, "--risk-settings", risk_settings),
             models=models,
+            alerts=_section(AlertSettings, "--alert-settings", alert_settings),
         )
     except (
         JournalError,
@@ -150,17 +160,17 @@ def _controls(journals: Sequence[Path], control: str | None) -> list[Path | None
     return [Path(control)]
 
 
-def _risk(settings: str | None) -> RiskValueSettings | None:
-    """What `--risk-settings` says; None without it.
+def _section(section: type[Section], option: str, settings: str | None) -> Section | None:
+    """What an option says of a section of the settings; None without it.
 
     Raises:
-        ValueError: It is no JSON of `RiskValueSettings`.
+        ValueError: It is no JSON of the section.
     """
     if settings is None:
         return None
     try:
-        return RiskValueSettings.model_validate_json(settings)
+        return section.model_validate_json(settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"--risk-settings: {where + ': ' if where else ''}{first['msg']}") from error
+        raise ValueError(f"{option}: {where + ': ' if where else ''}{first['msg']}") from error

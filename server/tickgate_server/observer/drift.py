@@ -13,7 +13,7 @@ spread of three times the usual within `rows`. How often where nothing has chang
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ HOUR_NS = 3_600_000_000_000
 PIECES_KEPT = 512
 
 Kind = Literal["drifted", "stuck", "outside"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,14 @@ class Deviation:
         kind: In which way.
         value: The index; for `stuck` the value itself; for `outside` the share.
         limit: That it is over; NaN for `stuck`.
-        over: False: it is not any more.
+        so: False: it is not any more.
     """
 
     feature: str
     kind: Kind
     value: float
     limit: float
-    over: bool = True
+    so: bool = True
 
 
 class FeatureDrift:
@@ -168,4 +169,4 @@ class FeatureDrift:
         if not known:
             return []
         del self.found[feature, kind]
-        return [Deviation(feature, kind, value, limit, over=False)]
+        return [Deviation(feature, kind, value, limit, so=False)]

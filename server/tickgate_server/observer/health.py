@@ -12,11 +12,12 @@ have.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import structlog
@@ -25,11 +26,12 @@ from tickgate_server.control_block import MODEL_SLOTS, ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlAssembler, ControlEntry, Model
 from tickgate_server.journal.errors import SegmentInvalid
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.models.errors import ModelError
 from tickgate_server.models.package import Manifest, read_manifest
 from tickgate_server.observer.counters import decisions_of
-from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY, Finding, HealthChecks, expected_of
+from tickgate_server.observer.health_checks import FALSE_ALARMS_A_DAY, Finding, HealthChecks, Measure, expected_of
 from tickgate_server.observer.outcomes import VERSIONS, OutcomeJoin, Outcomes
 from tickgate_server.observer.recent import RecentLatency
 from tickgate_server.records import TICK
@@ -69,6 +71,24 @@ class HealthStateInvalid(Exception):
         self.path = path
 
 
+class VersionHealth(NamedTuple):
+    """Where a version under watch stands.
+
+    Attributes:
+        version: Name and number.
+        latency_budget_us: Its manifest's.
+        trades: Outcomes since its statistics began.
+        predictions: The same, of those whose price moved.
+        measures: What its checks measured.
+    """
+
+    version: Version
+    latency_budget_us: float
+    trades: int
+    predictions: int
+    measures: Sequence[Measure]
+
+
 @dataclass(slots=True)
 class _Watched:
     """A version under watch; `row` is its number in the join, `latency_budget_us` its model's."""
@@ -103,6 +123,8 @@ class ModelHealth:
     Attributes:
         degraded: The event of each version that is degraded, by name and number.
         unmonitored: Why a loaded version is not monitored, by name and number.
+        slow: Of each version whose p99 of total latency over five minutes is over its budget: that p99, in us.
+        standing: Of each loaded version under watch, as of the last ten seconds.
 
     Args:
         manifest_of: A version's manifest; None: it is not monitored, which is logged once.
@@ -127,6 +149,8 @@ class ModelHealth:
     ) -> None:
         self.degraded: dict[Version, dict[str, Any]] = {}
         self.unmonitored: dict[Version, str] = {}
+        self.slow: dict[Version, float] = {}
+        self.standing: list[VersionHealth] = []
         self._manifest_of = manifest_of
         self._latency = latency
         self._slot = slot
@@ -145,11 +169,17 @@ class ModelHealth:
         if folder is not None:
             self._load(folder)
 
-    def feed(self, rows: Rows) -> Events:
+    @property
+    def monitored(self) -> set[Version]:
+        """Those loaded that are under watch, or degraded."""
+        return {version for version in self._loaded.values() if version in self._watched or version in self.degraded}
+
+    def feed(self, rows: Rows, symbols: Mapping[int, str] = MappingProxyType({})) -> Events:
         """Take in records as they were polled.
 
         Args:
-            rows: DECISION [n], decisions and controls alike, in the journal's order.
+            rows: DECISION [n], decisions, controls and published ticks alike, in the journal's order.
+            symbols: By row, of the published ticks among them.
 
         Returns:
             The event of each version that they degraded, which is logged as well; once until it is reopened.
@@ -157,10 +187,10 @@ class ModelHealth:
         events: Events = []
         begin = 0
         for cut, act in self._cuts(rows):
-            events += self._add(rows[begin:cut])
+            events += self._add(rows[begin:cut], symbols)
             begin = cut
             events += act()
-        events += self._add(rows[begin:])
+        events += self._add(rows[begin:], symbols)
         return events
 
     def feed_control(self, entry: ControlEntry) -> None:
@@ -193,6 +223,7 @@ class ModelHealth:
         if now_ns - self._latency_ns >= _LATENCY_EVERY_NS:
             self._latency_ns = now_ns
             self._look_at_latency(now_ns)
+            self.standing = self._stand()
         if now_ns - self._saved_ns >= _SAVE_EVERY_NS and self._last > self._told:
             self._saved_ns = now_ns
             self._save()
@@ -221,18 +252,18 @@ class ModelHealth:
             cuts.append((int(np.searchsorted(sequences, self._told, "right")), 3, list))
         return [(at, act) for at, _, act in sorted(cuts, key=lambda cut: cut[:2])]
 
-    def _add(self, rows: Rows) -> Events:
+    def _add(self, rows: Rows, symbols: Mapping[int, str]) -> Events:
         """Records without a control in between that matters here."""
         if not rows.size:
             return []
         self._last = int(rows["sequence"][-1])
-        decisions = decisions_of(rows)
-        if not decisions.size:
+        decisions, published = decisions_of(rows), published_of(rows, symbols)
+        if not decisions.size and not len(published):
             return []
         indices = decisions["model_index"]
         last = self._rows.size - 1
         versions = np.where((indices >= 0) & (indices < last), self._rows[np.clip(indices, 0, last)], -1)
-        outcomes = self._join.feed(decisions, versions)
+        outcomes = self._join.feed(decisions, versions, published)
         return self._judge(outcomes)
 
     def _judge(self, outcomes: Outcomes) -> Events:
@@ -379,16 +410,33 @@ class ModelHealth:
             return self._watched.pop(gone).row
         return min(set(range(VERSIONS)) - {watched.row for watched in self._watched.values()})
 
+    def _stand(self) -> list[VersionHealth]:
+        loaded = set(self._loaded.values())
+        return [
+            VersionHealth(
+                watched.version,
+                watched.latency_budget_us,
+                watched.checks.trades,
+                watched.checks.predictions,
+                watched.checks.measure(),
+            )
+            for watched in self._watched.values()
+            if watched.version in loaded
+        ]
+
     def _look_at_latency(self, now_ns: int) -> None:
         """Alert once while a version's p99 over five minutes is over its budget."""
         if self._latency is None:
             return
+        self.slow.clear()
         p99s = self._latency.us_p99(now_ns).tolist()
         for index, version in self._loaded.items():
             watched = self._watched.get(version)
             if watched is None or index >= MODEL_SLOTS or math.isnan(p99s[index]):
                 continue
             slow = p99s[index] > watched.latency_budget_us
+            if slow:
+                self.slow[version] = p99s[index]
             if slow and not watched.slow:
                 _LOG.error(
                     "model latency over budget",

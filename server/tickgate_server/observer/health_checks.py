@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,20 @@ class Check(StrEnum):
     WIN_RATE = "win_rate"
     ACCURACY = "accuracy"
     LOSING_STREAK = "losing_streak"
+
+
+class Measure(NamedTuple):
+    """What a check measured, whatever follows from it.
+
+    Attributes:
+        check: Which.
+        measured: A Sharpe ratio a trade, or a share.
+        bar: Of the test.
+    """
+
+    check: Check
+    measured: float
+    bar: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +449,24 @@ class HealthChecks:
             if found:
                 return sorted(found, key=lambda finding: finding.p_value / finding.level)
         return []
+
+    def measure(self) -> list[Measure]:
+        """What Sharpe ratio, win rate and accuracy are now, of the checks that are on and have MINIMUM_COUNT outcomes.
+
+        It is no look: nothing is tested, so it may be asked for at any time.
+        """
+        found, expected = [], self.expected
+        profits = self._window.get() if self.trades >= MINIMUM_COUNT else np.empty(0)
+        if profits.size and not math.isnan(expected.sharpe):
+            sharpe, _ = sharpe_below(profits, expected.sharpe_bar)
+            found.append(Measure(Check.SHARPE, sharpe, expected.sharpe_bar))
+        if profits.size and not math.isnan(expected.win_rate):
+            found.append(Measure(Check.WIN_RATE, float((profits > 0.0).mean()), expected.win_rate_bar))
+        if self.predictions >= MINIMUM_COUNT and not math.isnan(expected.accuracy):
+            hits, counts = self._accuracy.get(self._now_ns)
+            if counts.sum() >= MINIMUM_COUNT:
+                found.append(Measure(Check.ACCURACY, float(hits.sum() / counts.sum()), expected.accuracy_bar))
+        return found
 
     def forget_symbols(self) -> None:
         """Symbols have other numbers from here on: what streaks they were in is not known."""

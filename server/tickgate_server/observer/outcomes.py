@@ -16,11 +16,13 @@ that no result decides which ones are counted.
 """
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tickgate_server.journal.layout import SYMBOL_BYTES, Flags
+from tickgate_server.journal.published import PublishedTicks
 from tickgate_server.journal.segments import Rows
 from tickgate_server.kernels import kernel
 from tickgate_server.ticks.market import TRADE
@@ -316,12 +318,13 @@ class OutcomeJoin:
         numbers = np.array([[price, np.nan, np.nan, np.nan]])
         return self._run(np.array([True]), one, nobody, nobody, np.array([stamp_ns]), decision, numbers)
 
-    def feed(self, decisions: Rows, versions: NDArray[np.int64]) -> Outcomes:
+    def feed(self, decisions: Rows, versions: NDArray[np.int64], published: PublishedTicks | None = None) -> Outcomes:
         """Take in records in the journal's order.
 
         Args:
             decisions: DECISION [n], decisions only.
             versions: int64 [n]: the version that each belongs to, -1 where it is not watched.
+            published: Ticks that were published between them; None: there are none.
 
         Returns:
             OUTCOME [m] that ended with them, in the order in which they ended.
@@ -337,11 +340,7 @@ class OutcomeJoin:
         if (symbols < 0).any():
             self.beyond += int((symbols < 0).sum())
             kept, symbols = kept[symbols >= 0], symbols[symbols >= 0]
-        if not kept.size:
-            return self.nothing
         applied, scored = applied[kept], scored[kept]
-        # Of a symbol that comes more than once the last one counts.
-        self._tick_sequences[symbols[applied]] = decisions["tick_sequence"][kept[applied]]
         at = np.where(scored, _LATEST, _NOTHING)
         for index in np.flatnonzero(of_ticket[kept]).tolist():
             started = self._tickets.pop(int(decisions["ticket"][kept[index]]), _NOTHING)
@@ -352,7 +351,20 @@ class OutcomeJoin:
         numbers[:, 3] *= self._multipliers[symbols]
         trades = applied & ((decisions["tick_kind"][kept] & TRADE) != 0)
         stamps_ns, sequences = decisions["exchange_ts_ns"][kept], decisions["sequence"][kept].astype(np.int64)
-        return self._run(trades, symbols, versions[kept], at, stamps_ns, sequences, numbers)
+        events = _Events(trades, symbols, versions[kept], at, stamps_ns, sequences, numbers)
+        latest = (sequences[applied], symbols[applied], decisions["tick_sequence"][kept[applied]])
+        if published is not None and len(published):
+            applied_too = published.applied()
+            rows = applied_too.numbered(self._row)
+            room = rows >= 0
+            self.beyond += int((~room).sum())
+            own = (applied_too.sequences.astype(np.int64), rows, applied_too.ticks["tick_sequence"])
+            latest = tuple(np.concatenate((one, other[room])) for one, other in zip(latest, own, strict=True))  # type: ignore[assignment]  # three
+            events = events.merged(_trades(applied_too, rows, own[0]))
+        # Of a symbol that comes more than once the last one counts.
+        order = np.argsort(latest[0], kind="stable")
+        self._tick_sequences[latest[1][order]] = latest[2][order]
+        return self._run(*events) if events.symbols.size else self.nothing
 
     def _row(self, symbol: bytes) -> int:
         """Number of a symbol; -1 where there is no room or it has no name."""
@@ -392,6 +404,34 @@ class OutcomeJoin:
         for column, name in enumerate(("value", "confidence", "move", "profit")):
             found[name] = self._floats[:count, column]
         return found
+
+
+class _Events(NamedTuple):
+    """What `_advance` takes in, a row an event."""
+
+    traded: NDArray[np.bool_]
+    symbols: NDArray[np.int64]
+    versions: NDArray[np.int64]
+    at: NDArray[np.int64]
+    stamps_ns: NDArray[np.int64]
+    sequences: NDArray[np.int64]
+    numbers: NDArray[np.float64]
+
+    def merged(self, other: "_Events") -> "_Events":
+        """Both, in the order of the journal."""
+        order = np.argsort(np.concatenate((self.sequences, other.sequences)), kind="stable")
+        return _Events(*(np.concatenate(pair)[order] for pair in zip(self, other, strict=True)))
+
+
+def _trades(applied: PublishedTicks, symbols: NDArray[np.int64], sequences: NDArray[np.int64]) -> _Events:
+    """Trades that were published; of symbols below 0, for which there was no room, none."""
+    traded = (symbols >= 0) & (applied.ticks["kind"] & TRADE != 0)
+    count = int(traded.sum())
+    numbers = np.full((count, 4), np.nan)
+    numbers[:, 0] = applied.ticks["price"][traded]
+    nobody = np.full(count, -1, np.int64)
+    stamps_ns = applied.ticks["exchange_ts_ns"][traded]
+    return _Events(np.ones(count, np.bool_), symbols[traded], nobody, nobody, stamps_ns, sequences[traded], numbers)
 
 
 def _key(symbol: str) -> bytes:

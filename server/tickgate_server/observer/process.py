@@ -21,6 +21,7 @@ from threading import Event, Thread
 
 import structlog
 
+from tickgate_server.alert_settings import AlertSettings
 from tickgate_server.observer.address import split_address
 from tickgate_server.risk.estimates import RiskValueSettings
 
@@ -53,6 +54,7 @@ class ObserverProcess:
         log_level: As above.
         risk: As `Observer`.
         models: As `Observer`.
+        alerts: As `Observer`.
 
     Raises:
         ValueError: The metrics' address is no `host:port`.
@@ -68,6 +70,7 @@ class ObserverProcess:
         log_level: str = "info",
         risk: RiskValueSettings | None = None,
         models: Path | None = None,
+        alerts: AlertSettings | None = None,
     ) -> None:
         if metrics_listen:
             split_address(metrics_listen)
@@ -76,6 +79,9 @@ class ObserverProcess:
         self._log = ["--log-format", log_format, "--log-level", log_level]
         self._risk = [] if risk is None else ["--risk-settings", risk.model_dump_json()]
         self._models = [] if models is None else ["--models", str(models)]
+        self._alerts = []
+        if alerts is not None and alerts.wanted:
+            self._alerts = ["--alert-settings", alerts.model_dump_json()]
         self._end = Event()
         self._observed = False  # whether a child ever came up
         self._supervisor: Thread | None = None
@@ -120,7 +126,7 @@ class ObserverProcess:
         return subprocess.Popen(  # noqa: S603 - this interpreter, this package
             [
                 *(sys.executable, "-P", "-m", "tickgate_server.observer", "--attached"),
-                *(*journals, "--metrics-listen", self._listen, *self._log, *self._risk, *self._models),
+                *(*journals, "--metrics-listen", self._listen, *self._log, *self._risk, *self._models, *self._alerts),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

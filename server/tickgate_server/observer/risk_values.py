@@ -4,6 +4,7 @@ With several workers each journal has a file of its own, with its own symbols: a
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import structlog
 from tickgate_server.control_block import ControlBlockWriter, Slot
 from tickgate_server.journal.entries import ControlEntry
 from tickgate_server.journal.layout import ControlKind
+from tickgate_server.journal.published import PublishedTicks
 from tickgate_server.journal.segments import Rows
 from tickgate_server.observer.bars import trades_of
 from tickgate_server.risk import data as risk_data
 from tickgate_server.risk.bars import Bars
 from tickgate_server.risk.data import FILE_NAME, RiskData, RiskDataInvalid
 from tickgate_server.risk.estimates import RiskEstimates, RiskValueSettings
+from tickgate_server.risk.regimes import Regime
 
 WANTED = (ControlKind.SETTINGS, ControlKind.TICK)
 """Controls that it depends on."""
@@ -34,6 +37,8 @@ class RiskValues:
 
     Attributes:
         path: The file.
+        as_of_s: Time of the newest observation in the file that is good, seconds since the epoch; 0: none is good.
+        regimes: Symbols in it by regime.
 
     Args:
         folder: Of the journal.
@@ -45,7 +50,8 @@ class RiskValues:
 
     def __init__(self, folder: Path, settings: RiskValueSettings) -> None:
         self.path = folder / FILE_NAME
-        self._as_of_s = self._generation = 0.0  # of the file that is good; 0: none is
+        self.as_of_s = self._generation = 0.0  # of the file that is good; 0: none is
+        self.regimes: Counter[Regime] = Counter()
         first = self._read()
         self._bars = Bars(settings.bar_s, settings.carry_age_s)
         self._estimates = RiskEstimates(settings, first)
@@ -54,14 +60,15 @@ class RiskValues:
         self._full = False
         self._trouble = ""
 
-    def add(self, decisions: Rows, controls: Sequence[ControlEntry]) -> None:
+    def add(self, decisions: Rows, controls: Sequence[ControlEntry], published: PublishedTicks | None = None) -> None:
         """Take in one batch of the journal's records.
 
         Args:
             decisions: Of `layout.DECISION`, ascending.
             controls: Those of the batch that are `WANTED`, ascending.
+            published: Ticks of the batch that were published; None: there are none.
         """
-        for trades in trades_of(decisions, controls):
+        for trades in trades_of(decisions, controls, published):
             if trades.after_start:
                 self._bars.restart()
             for bar in self._bars.add(trades.symbols, trades.stamps_ns, trades.prices):
@@ -85,7 +92,7 @@ class RiskValues:
             found = self._estimates.data()
             self._changed = found is not None and not self._write(found)
         if self._generation:
-            control.write(Slot.RISK_DATA, self._as_of_s)
+            control.write(Slot.RISK_DATA, self.as_of_s)
             control.write(Slot.RISK_DATA_GENERATION, self._generation)
 
     def _read(self) -> RiskData | None:
@@ -117,4 +124,5 @@ class RiskValues:
     def _good(self, found: RiskData) -> None:
         """The file is good: what the control block is to say of it. Microseconds are exact in a float until 2255."""
         self._generation = float(self.path.stat().st_mtime_ns // 1000)
-        self._as_of_s = found.as_of_ns / 1e9
+        self.as_of_s = found.as_of_ns / 1e9
+        self.regimes = Counter(map(Regime, found.regimes.tolist()))

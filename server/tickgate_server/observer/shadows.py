@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
@@ -22,12 +21,12 @@ from tickgate_server.models.shadow_record import (
     ShadowRecordInvalid,
     read_record,
 )
+from tickgate_server.observer.catalogue import counter, gauge, histogram
 
 # Versions that are shown, those written last; one a retraining would else add up over the years.
 MAX_RECORDS = 64
 # The largest difference there can be is the last bound: nothing is above.
 _BOUNDS = [*map(floatToGoString, DIFFERENCE_BOUNDS), "+Inf"]
-_SIDES = ["model", "version", "alias", "against"]
 
 _LOG = structlog.get_logger()
 
@@ -36,7 +35,7 @@ class ShadowMetrics:
     """Reads the records of a server's shadows.
 
     Args:
-        folder: `models.shadow_record.shadow_folder`; where it is not there, there are no metrics.
+        folder: `models.shadow_record.shadow_folder`; where it is not there, metrics have no samples.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,11 +49,10 @@ class ShadowMetrics:
             journaled: Sequence that comes next in each journal, by worker, as `ShadowRecord.positions` has them.
         """
         records = self._read()
-        if records:
-            yield from _compared(records)
-            yield _signals(records)
-            yield from _troubles(records)
-            yield from _now(records, journaled)
+        yield from _compared(records)
+        yield _signals(records)
+        yield from _troubles(records)
+        yield from _now(records, journaled)
 
     def _read(self) -> Sequence[ShadowRecord]:
         """The records there are; of one that cannot be used the log tells once."""
@@ -87,23 +85,11 @@ def _labels(record: ShadowRecord, side: Comparison) -> list[str]:
 
 
 def _compared(records: Sequence[ShadowRecord]) -> Iterator[Metric]:
-    compared = CounterMetricFamily(
-        "tickgate_shadow_compared_decisions",
-        "Decisions that a shadow scored as well, by the alias and version that answered.",
-        labels=_SIDES,
-    )
-    agreed = CounterMetricFamily(
-        "tickgate_shadow_agreements", "Of these, those where both see the same direction.", labels=_SIDES
-    )
-    same = CounterMetricFamily(
-        "tickgate_shadow_same_signals", "Of these, those with the same would-be signal.", labels=_SIDES
-    )
-    value = HistogramMetricFamily(
-        "tickgate_shadow_value_difference", "Absolute difference of the values, 0 to 2.", labels=_SIDES
-    )
-    confidence = HistogramMetricFamily(
-        "tickgate_shadow_confidence_difference", "Absolute difference of the confidences, 0 to 0.5.", labels=_SIDES
-    )
+    compared = counter("tickgate_shadow_compared_decisions")
+    agreed = counter("tickgate_shadow_agreements")
+    same = counter("tickgate_shadow_same_signals")
+    value = histogram("tickgate_shadow_value_difference")
+    confidence = histogram("tickgate_shadow_confidence_difference")
     for record in records:
         for side in record.comparisons:
             labels = _labels(record, side)
@@ -118,11 +104,7 @@ def _compared(records: Sequence[ShadowRecord]) -> Iterator[Metric]:
 
 
 def _signals(records: Sequence[ShadowRecord]) -> Metric:
-    family = CounterMetricFamily(
-        "tickgate_shadow_signals",
-        "Would-be signals of answer and shadow, each by its own threshold, before the gate's later stages.",
-        labels=[*_SIDES, "side", "action"],
-    )
+    family = counter("tickgate_shadow_signals")
     for record in records:
         for side in record.comparisons:
             for whose, signals in (("answer", side.signals), ("shadow", side.shadow_signals)):
@@ -132,19 +114,9 @@ def _signals(records: Sequence[ShadowRecord]) -> Metric:
 
 
 def _troubles(records: Sequence[ShadowRecord]) -> Iterator[Metric]:
-    missed = CounterMetricFamily(
-        "tickgate_shadow_missed_decisions",
-        "Decisions that a shadow should have been compared on and was not, by why.",
-        labels=["model", "version", "reason"],
-    )
-    lost = CounterMetricFamily(
-        "tickgate_shadow_lost_records",
-        "Journal records that retention removed, or that were damaged, before the shadow scorer read them.",
-        labels=["model", "version"],
-    )
-    failures = CounterMetricFamily(
-        "tickgate_shadow_load_failures", "How often a shadow did not pass its checks.", labels=["model", "version"]
-    )
+    missed = counter("tickgate_shadow_missed_decisions")
+    lost = counter("tickgate_shadow_lost_records")
+    failures = counter("tickgate_shadow_load_failures")
     for record in records:
         labels = [record.name, str(record.version)]
         for reason in Missed:
@@ -155,16 +127,8 @@ def _troubles(records: Sequence[ShadowRecord]) -> Iterator[Metric]:
 
 
 def _now(records: Sequence[ShadowRecord], journaled: Mapping[str, int]) -> Iterator[Metric]:
-    loaded = GaugeMetricFamily(
-        "tickgate_shadow_loaded",
-        "1 for a version that is a shadow and passed its checks, 0 for one that did not.",
-        labels=["model", "version"],
-    )
-    lag = GaugeMetricFamily(
-        "tickgate_shadow_lag_records",
-        "Records in the journals, of any kind, that a shadow is still to be held against.",
-        labels=["model", "version"],
-    )
+    loaded = gauge("tickgate_shadow_loaded")
+    lag = gauge("tickgate_shadow_lag_records")
     for record in records:
         if record.ended:
             continue

@@ -54,7 +54,7 @@ from tickgate_server.risk.book import (
 )
 from tickgate_server.risk.orders import end_order, fill_order, open_order
 from tickgate_server.risk.reports import OrderState
-from tickgate_server.risk.valuation import revalue, sum_account
+from tickgate_server.risk.valuation import mark, revalue, sum_account
 from tickgate_server.ticks.calendars import next_begin
 
 _EXPIRED = int(OrderState.EXPIRED)
@@ -224,3 +224,21 @@ def advance(table: NDArray[np.int64], now_ns: int) -> int:
         end_order(table, state[EXPIRY_HEAD], _EXPIRED)
         expired += 1
     return expired
+
+
+@kernel(types.void(TABLE, types.int64[::1], types.int64[::1], types.float64[::1]))
+def pass_trades(
+    table: NDArray[np.int64], rows: NDArray[np.int64], clocks_ns: NDArray[np.int64], prices: NDArray[np.float64]
+) -> None:
+    """Let trades pass that nobody asked about, one after the other: their time, then their price.
+
+    Args:
+        table: The book's.
+        rows: Of their symbols; below 0: one that is traded here no more, of which the time counts alone.
+        clocks_ns: int64 [n].
+        prices: float64 [n].
+    """
+    for k in range(rows.size):
+        advance(table, clocks_ns[k])
+        if rows[k] >= 0:
+            mark(table, rows[k], prices[k])

@@ -12,6 +12,7 @@ import grpc
 import uvloop
 
 from tickgate_server.engine import Engine
+from tickgate_server.ingest.ingestion import Ingestion
 from tickgate_server.rpc.aio_methods import Context, Life, next_message, rpc_handlers
 from tickgate_server.rpc.answers import Answers, Pending, remaining_ns
 from tickgate_server.rpc.health import SERVICE_NAME
@@ -58,6 +59,7 @@ class AioListener:
         bound = Bound(**addresses)
         methods = services.methods(on_bound(bound))
         answers, life = Answers(self._engine), Life()
+        _Ingesting(self._engine.ingestion).start()
         servers["data"].add_generic_rpc_handlers((_SignalHandlers(answers, life).handlers(),))
         for name, server in servers.items():
             server.add_generic_rpc_handlers(rpc_handlers(methods[name], life))
@@ -67,7 +69,7 @@ class AioListener:
         on_serving(bound)
         await stop.wait()
         on_draining()
-        services.board.draining()
+        services.drain()
         life.drain()
         stopped = asyncio.gather(*(server.stop(settings.drain_s + ABANDONED_S) for server in servers.values()))
         await asyncio.wait((stopped,), timeout=settings.drain_s)
@@ -85,6 +87,29 @@ def _bind(server: grpc.aio.Server, place: Place, credentials: grpc.ServerCredent
         else:
             port = server.add_secure_port(place.address, credentials)
     return place.bound(port)
+
+
+class _Ingesting:
+    """Applies published ticks, a slice at each turn of the loop, while any wait."""
+
+    def __init__(self, ingestion: Ingestion) -> None:
+        self._ingestion = ingestion
+        self._loop = asyncio.get_running_loop()
+        self._at_work = False
+
+    def start(self) -> None:
+        """From here on."""
+        self._ingestion.on_work = self._begin
+
+    def _begin(self) -> None:
+        if not self._at_work:
+            self._at_work = True
+            self._loop.call_soon(self._take_slice)
+
+    def _take_slice(self) -> None:
+        self._at_work = self._ingestion.turn()
+        if self._at_work:
+            self._loop.call_soon(self._take_slice)
 
 
 async def _take_turns(services: Services) -> None:

@@ -13,6 +13,7 @@ from tickgate_server.rpc.methods import (
     Answer,
     Handler,
     LaterMethod,
+    LaterStreamMethod,
     Method,
     StreamMethod,
     UnaryMethod,
@@ -67,6 +68,8 @@ def _handler(method: Method, life: Life) -> "grpc.RpcMethodHandler[Any, Any]":
         return grpc.unary_unary_rpc_method_handler(_unary(method.answer))
     if isinstance(method, LaterMethod):
         return grpc.unary_unary_rpc_method_handler(_later(method))
+    if isinstance(method, LaterStreamMethod):
+        return grpc.stream_stream_rpc_method_handler(_later_stream(method, life))
     if isinstance(method, StreamMethod):
         return grpc.stream_stream_rpc_method_handler(_stream(method.answer, life))
     return grpc.unary_stream_rpc_method_handler(_watch(method, life))
@@ -137,6 +140,42 @@ def _stream(answer: Handler, life: Life) -> Any:
                 return
             await context.write(await _good(answer(data), context))
         await context.abort(DRAINING.code, DRAINING.message)
+
+    return call
+
+
+def _later_stream(method: LaterStreamMethod, life: Life) -> Any:
+    async def call(messages: AsyncIterator[bytes], context: Context) -> None:
+        del messages  # read() can be waited for beside other things
+        changed = asyncio.Event()
+        conversation = method.open(changed.set)
+        reading: asyncio.Future[Any] | None = None
+        no_more = False
+        life.watching.add(changed.set)
+        try:
+            while True:
+                changed.clear()
+                if reading is not None and reading.done():
+                    data, reading = reading.result(), None
+                    if data is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in the stubs
+                        no_more = True
+                    else:
+                        conversation.take(data)
+                while (answer := conversation.next_answer()) is not None:
+                    await context.write(await _good(answer, context))
+                if conversation.idle and (no_more or life.draining):
+                    break
+                if reading is None and not (no_more or life.draining) and conversation.wants_more:
+                    reading = asyncio.ensure_future(context.read())
+                    reading.add_done_callback(lambda _: changed.set())
+                await changed.wait()
+            if not no_more:
+                await context.abort(DRAINING.code, DRAINING.message)
+        finally:
+            life.watching.discard(changed.set)
+            if reading is not None:
+                reading.cancel()
+            conversation.close()
 
     return call
 

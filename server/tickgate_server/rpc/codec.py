@@ -131,6 +131,7 @@ class ResponseForm:
         features.trades_in_window = decision.trades_in_window
         features.ready = decision.ready
         features.exchange_ts_ns = decision.features_ts_ns
+        features.age_us = decision.age_ns // _NS_PER_US
         timing = self._timing
         timing.waiting_ns = decision.waiting_ns
         timing.features_ns = decision.features_ns

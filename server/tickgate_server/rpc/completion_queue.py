@@ -46,6 +46,9 @@ class QueueListener:
         self._settings = settings
         self._services = services
         self._answers = Answers(engine)
+        self._ingestion = engine.ingestion
+        self._ingestion.on_work = self._ingest
+        self._ingesting = False
         self._stopping = False
         self._turns = Turns()
         self._next_turn_s = 0.0
@@ -82,7 +85,7 @@ class QueueListener:
         self._stopping = True
 
     def _drain(self) -> None:
-        self._services.board.draining()
+        self._services.drain()
         for server in self._servers:
             server.drain()
         self._until_shut_down()
@@ -120,6 +123,16 @@ class QueueListener:
         event = self._poll.next(time.time() + sleep_s, awake=awake)
         if event.completion_type != cygrpc.CompletionType.queue_timeout:
             event.tag(event)
+
+    def _ingest(self) -> None:
+        """Published ticks wait: apply a slice of them at each turn, until none does."""
+        if not self._ingesting:
+            self._ingesting = True
+            self._turns.unfinished.append(self._take_slice)
+
+    def _take_slice(self) -> bool:
+        self._ingesting = self._ingestion.turn()
+        return self._ingesting
 
     def _take_turns(self) -> None:
         self._services.poll()

@@ -63,6 +63,45 @@ class StreamMethod:
     answer: Handler
 
 
+class Conversation(Protocol):
+    """One stream whose messages are answered later, in order. Everything happens on the thread that answers.
+
+    Attributes:
+        wants_more: Whether the stream's next message is to be read.
+        idle: Every message was answered.
+    """
+
+    @property
+    def wants_more(self) -> bool:
+        """See above."""
+
+    @property
+    def idle(self) -> bool:
+        """See above."""
+
+    def take(self, data: bytes) -> None:
+        """Take the stream's next message."""
+
+    def next_answer(self) -> Answer | None:
+        """The answer to the oldest message that has not been answered, if it is there; a status ends the stream."""
+
+    def close(self) -> None:
+        """The stream is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaterStreamMethod:
+    """Each message of a stream is answered with one, in order, and later; more may be taken meanwhile.
+
+    Attributes:
+        path: `/package.Service/Method`.
+        open: Takes what to call when there may be an answer, or when more is wanted again.
+    """
+
+    path: str
+    open: Callable[[Callable[[], None]], Conversation]
+
+
 @dataclass(frozen=True, slots=True)
 class WatchMethod:
     """One message is answered with what there is, and again whenever it has changed, until the server drains.
@@ -79,7 +118,7 @@ class WatchMethod:
     every_s: float = 0.0
 
 
-Method: TypeAlias = UnaryMethod | LaterMethod | StreamMethod | WatchMethod
+Method: TypeAlias = UnaryMethod | LaterMethod | StreamMethod | LaterStreamMethod | WatchMethod
 
 
 class Watched(Generic[_Value]):

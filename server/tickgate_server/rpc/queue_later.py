@@ -1,4 +1,4 @@
-"""Unary calls on gRPC's own completion queue whose answer comes later, from any thread."""
+"""Calls on gRPC's own completion queue whose answers come later: unary ones from any thread, streams from this one."""
 
 import time
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private, no stu
 
 from tickgate_server.rpc.answers import remaining_ns
 from tickgate_server.rpc.busy_poll import Event
-from tickgate_server.rpc.methods import Answer, LaterMethod
+from tickgate_server.rpc.methods import Answer, LaterMethod, LaterStreamMethod
 from tickgate_server.rpc.queue_calls import DONE, NO_FLAGS, Calls, ended, greeting, post, status_operation
-from tickgate_server.rpc.status import Status
+from tickgate_server.rpc.status import DRAINING, Status
 
 
 class Later:
@@ -71,3 +71,76 @@ class Later:
         self._over = True
         self._calls.closed(self)
         self._give_up()
+
+
+class LaterStream:
+    """A stream whose messages are answered in order, and later; one answer at a time is on its way.
+
+    Args:
+        calls: Of its listener.
+        call: gRPC's.
+        method: See `LaterStreamMethod`.
+    """
+
+    def __init__(self, calls: Calls, call: Any, method: LaterStreamMethod) -> None:
+        self._calls = calls
+        self._call = call
+        self._conversation = method.open(self._go_on)
+        self._receive = cygrpc.ReceiveMessageOperation(NO_FLAGS)
+        self._reading = True
+        self._sending = False
+        self._no_more = False  # the caller has said all
+        self._over = False
+
+    def start(self) -> None:
+        """Wait for the first message."""
+        self._calls.opened(self)
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
+        self._call.start_server_batch((greeting(), self._receive), self._on_message)
+
+    def drain(self) -> None:
+        """End once what was taken is answered."""
+        self._go_on()
+
+    def _on_message(self, event: Event) -> None:
+        self._reading = False
+        if self._over:
+            return
+        data = event.batch_operations[-1].message() if event.success else None
+        if data is None:
+            self._no_more = True
+        else:
+            self._conversation.take(data)
+        self._go_on()
+
+    def _on_sent(self, event: Event) -> None:
+        del event
+        self._sending = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Send the next answer, and read the next message, where either may be."""
+        if self._over:
+            return
+        conversation = self._conversation
+        answer = None if self._sending else conversation.next_answer()
+        if isinstance(answer, Status):
+            self._end(answer)
+        elif answer is not None:
+            self._sending = True
+            self._call.start_server_batch((cygrpc.SendMessageOperation(answer, NO_FLAGS),), self._on_sent)
+        elif conversation.idle and not self._sending and (self._no_more or self._calls.draining):
+            self._end(DONE if self._no_more else DRAINING)
+        if not (self._over or self._reading or self._no_more or self._calls.draining) and conversation.wants_more:
+            self._reading = True
+            self._call.start_server_batch((self._receive,), self._on_message)
+
+    def _end(self, status: Status) -> None:
+        self._over = True
+        self._call.start_server_batch((status_operation(status),), ended)
+
+    def _on_close(self, event: Event) -> None:
+        del event  # ended by us, or cancelled
+        self._over = True
+        self._calls.closed(self)
+        self._conversation.close()

@@ -12,6 +12,7 @@ from tickgate_server.rpc.busy_poll import Event
 from tickgate_server.rpc.methods import (
     Answer,
     LaterMethod,
+    LaterStreamMethod,
     Method,
     StreamMethod,
     UnaryMethod,
@@ -29,7 +30,7 @@ from tickgate_server.rpc.queue_calls import (
     start_unary,
     status_operation,
 )
-from tickgate_server.rpc.queue_later import Later
+from tickgate_server.rpc.queue_later import Later, LaterStream
 from tickgate_server.rpc.status import DRAINING, Status
 
 # How a watch ends that must not hold up the end of the server: before an error the caller's gRPC drops what it has not
@@ -45,6 +46,8 @@ def start(method: Method, calls: Calls) -> Start:
         return lambda call, _: start_unary(call, method.answer)
     if isinstance(method, LaterMethod):
         return lambda call, deadline: Later(calls, call, method, deadline).start()
+    if isinstance(method, LaterStreamMethod):
+        return lambda call, _: LaterStream(calls, call, method).start()
     if isinstance(method, StreamMethod):
         return lambda call, _: Stream(calls, call, method.answer).start()
     return lambda call, _: Watch(calls, call, method).start()

@@ -11,6 +11,7 @@ from tickgate_server.rpc.admin import ADMIN_NAME, Admin, ReadLimits
 from tickgate_server.rpc.alias_trail import AliasTrail
 from tickgate_server.rpc.elsewhere import Elsewhere
 from tickgate_server.rpc.health import HEALTH_NAME, SERVICE_NAME, HealthBoard
+from tickgate_server.rpc.market_data import MARKET_DATA_NAME, MarketData
 from tickgate_server.rpc.methods import Method
 from tickgate_server.rpc.model_board import ModelBoard
 from tickgate_server.rpc.models import MODEL_NAME, Models, PromotionTerms
@@ -74,6 +75,8 @@ class Services:
         self._failing = False
         self._elsewhere = Elsewhere()
         self._portfolio = Portfolio(engine.desk)
+        self._market_data = MarketData(engine.ingestion)
+        self._flush: Callable[[], None] = engine.ingestion.flush
         self._extension = extension
         self._admin = Admin(engine.desk, read_limits, worker=worker, workers=workers)
         self._trail = AliasTrail(engine)
@@ -96,8 +99,9 @@ class Services:
             ),
             "service": (
                 *portfolio,
+                *self._market_data.methods(),
                 *(() if extension is None else extension.serving()),
-                reflection.method(PORTFOLIO_NAME, *named),
+                reflection.method(PORTFOLIO_NAME, MARKET_DATA_NAME, *named),
             ),
             "admin": (
                 *self._admin.methods(),
@@ -107,6 +111,11 @@ class Services:
                 reflection.method(ADMIN_NAME, MODEL_NAME, PORTFOLIO_NAME, *named),
             ),
         }
+
+    def drain(self) -> None:
+        """Say so, and hold nothing back: no more is to come."""
+        self.board.draining()
+        self._flush()
 
     def close(self) -> None:
         """End threads other than the one that answers, before what they tell it with is gone."""

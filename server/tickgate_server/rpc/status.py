@@ -6,7 +6,7 @@ from typing import NamedTuple
 import grpc
 import structlog
 
-from tickgate_server.errors import BudgetSpent, FieldInvalid, SymbolElsewhere
+from tickgate_server.errors import BudgetSpent, FieldInvalid, IngestFull, SymbolElsewhere
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.errors import (
     AliasConflict,
@@ -35,6 +35,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     SymbolElsewhere: grpc.StatusCode.FAILED_PRECONDITION,
     ModelBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BudgetSpent: grpc.StatusCode.DEADLINE_EXCEEDED,
+    IngestFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LoadsFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     VersionMissing: grpc.StatusCode.NOT_FOUND,
     VersionInUse: grpc.StatusCode.FAILED_PRECONDITION,

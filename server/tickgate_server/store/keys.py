@@ -7,7 +7,8 @@
 | `features:{schema}:{symbol}:history` | sorted set | sequences of the newest, 20 digits each, by venue time in us |
 | `state:{symbol}` | string | the symbol's kernel state; expires |
 | `states` | sorted set | symbols that have one, by wall clock of its writing in s |
-| `fundamentals:{symbol}` | | slow values of the symbol |
+| `fundamentals:{symbol}` | string | all slow values of the symbol, see `store.fundamentals` |
+| `fundamentals` | string | which symbols have some, and what generation they are of |
 
 In these, `{symbol}` stands with its braces in the key, `{schema}` and `{sequence}` stand for their text. A symbol with
 a closing brace in it would choose its slot by what is before the brace, so `}` and `%` are written as `%7D` and `%25`.
@@ -47,6 +48,10 @@ class Keys:
     def fundamentals(self, symbol: str) -> str:
         """Of a symbol's fundamentals."""
         return f"{self._prefix}fundamentals:{{{_tag(symbol)}}}"
+
+    def all_fundamentals(self) -> str:
+        """Of the list of symbols that have fundamentals."""
+        return f"{self._prefix}fundamentals"
 
 
 def history_member(sequence: int) -> str:

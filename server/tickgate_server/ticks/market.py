@@ -40,6 +40,27 @@ ACCEPTED_NEW, ACCEPTED_AGAIN, DUPLICATE, OUT_OF_ORDER, FROM_FUTURE, STALE, CROSS
 PRICE_JUMP, ACCEPTED_BOTH = 7, 8
 
 
+@kernel("boolean(int64, int64, float64, float64, float64, float64, float64, float64)")
+def in_range(
+    kind: int,
+    exchange_ts_ns: int,
+    price: float,
+    size: float,
+    bid: float,
+    ask: float,
+    bid_size: float,
+    ask_size: float,
+) -> bool:
+    """Whether a tick's numbers are what the contract asks: finite, prices above 0, sizes not below; and it is one."""
+    if kind & (TRADE | QUOTE) == 0 or exchange_ts_ns <= 0:
+        return False
+    if kind & TRADE and not (0.0 < price < np.inf and 0.0 <= size < np.inf):
+        return False
+    return not kind & QUOTE or (
+        0.0 < bid < np.inf and 0.0 < ask < np.inf and 0.0 <= bid_size < np.inf and 0.0 <= ask_size < np.inf
+    )
+
+
 @kernel("boolean(float64, float64, float64, float64, float64)")
 def jumps(price: float, last: float, sigma: float, jump_sigmas: float, jump_least: float) -> bool:
     """Whether a trade's price is a jump from the last one's: false while the volatility is not known."""

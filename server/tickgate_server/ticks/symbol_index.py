@@ -40,6 +40,37 @@ def find_row(
     return -1
 
 
+@kernel(
+    types.int64(DATA, types.int64[:, ::1], types.int64[::1], types.uint8[:, ::1], types.int64[::1], types.int64[::1])
+)
+def find_rows(
+    data: bytes,
+    spans: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    names: NDArray[np.uint8],
+    lengths: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> int:
+    """The rows of many symbols into `rows`, -1 where there is none; how many have none.
+
+    Args:
+        data: Holds the symbols.
+        spans: Where each begins in it, and its length, int64 [n, 2].
+        slots: As `find_row`, like the two that follow.
+        names: As above.
+        lengths: As above.
+        rows: int64 [n].
+    """
+    missing = 0
+    for k in range(spans.shape[0]):
+        rows[k] = -1
+        if 0 < spans[k, 1] <= SYMBOL_BYTES:
+            rows[k] = find_row(data, spans[k, 0], spans[k, 1], slots, names, lengths)
+        if rows[k] < 0:
+            missing += 1
+    return missing
+
+
 class SymbolIndex:
     """The table; at most half full.
 

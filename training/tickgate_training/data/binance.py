@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tickgate_training.data.binance_messages import MARKET, BookTicker, LineInvalid, Trade, read_line
 from tickgate_training.data.config import Rules
 from tickgate_training.data.feeds import Feed
 from tickgate_training.data.table import BUY, QUOTE_COLUMNS, SELL
@@ -31,37 +31,6 @@ from tickgate_training.errors import MalformedLine, SourceUnreadable
 
 _NS_PER_MS = 1_000_000
 _GZIP_MAGIC = b"\x1f\x8b"
-_SHOWN_CHARACTERS = 120
-
-
-class _Envelope(msgspec.Struct):
-    stream: str | None = None
-    data: msgspec.Raw = msgspec.Raw()
-
-
-class _Trade(msgspec.Struct):
-    symbol: str = msgspec.field(name="s")
-    trade_id: int = msgspec.field(name="t")
-    price: float = msgspec.field(name="p")
-    size: float = msgspec.field(name="q")
-    time_ms: int = msgspec.field(name="T")
-    buyer_is_maker: bool = msgspec.field(name="m")
-    execution: str = msgspec.field(name="X", default="MARKET")  # spot trades have none
-
-
-class _BookTicker(msgspec.Struct):
-    symbol: str = msgspec.field(name="s")
-    bid: float = msgspec.field(name="b")
-    bid_size: float = msgspec.field(name="B")
-    ask: float = msgspec.field(name="a")
-    ask_size: float = msgspec.field(name="A")
-    time_ms: int | None = msgspec.field(name="T", default=None)  # futures only
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
-# strict=False: Binance sends numbers as strings.
-_trade = msgspec.json.Decoder(_Trade, strict=False)
-_book_ticker = msgspec.json.Decoder(_BookTicker, strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +54,10 @@ class Capture:
 class _Messages:
     """Trades and quotes of a file in its order, with the number of quotes of the symbol seen before each trade."""
 
-    trades: list[_Trade] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)  # of the trades, from 0
     quotes_before: list[int] = field(default_factory=list)
-    quotes: dict[str, list[_BookTicker]] = field(default_factory=dict)
+    quotes: dict[str, list[BookTicker]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
 
@@ -139,25 +108,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _read_messages(path: Path) -> _Messages:
     messages = _Messages()
     for number, line in _lines(path):
-        received, space, payload = line.rstrip(b"\r\n").partition(b" ")
-        if not (space and received.isdigit()):
-            raise MalformedLine(path, number, _shown(line), "'<receive time, ns> <JSON>'")
         try:
-            envelope = _envelope.decode(payload)
-            if envelope.stream is None:
-                continue  # a depth snapshot
-            if envelope.stream.endswith("@trade"):
-                _take_trade(messages, _trade.decode(envelope.data), number - 1)
-            elif envelope.stream.endswith("@bookTicker"):
-                quote = _book_ticker.decode(envelope.data)
-                messages.quotes.setdefault(quote.symbol, []).append(quote)
-        except msgspec.MsgspecError as error:
-            raise MalformedLine(path, number, _shown(payload), f"a message of Binance's streams ({error})") from error
+            _, message = read_line(line)
+        except LineInvalid as error:
+            raise MalformedLine(path, number, error.found, error.expected) from error
+        if isinstance(message, Trade):
+            _take_trade(messages, message, number - 1)
+        elif message is not None:
+            messages.quotes.setdefault(message.symbol, []).append(message)
     return messages
 
 
-def _take_trade(messages: _Messages, trade: _Trade, line: int) -> None:
-    if trade.execution != "MARKET":
+def _take_trade(messages: _Messages, trade: Trade, line: int) -> None:
+    if trade.execution != MARKET:
         messages.skipped[trade.execution] = messages.skipped.get(trade.execution, 0) + 1
         return
     messages.trades.append(trade)
@@ -184,8 +147,3 @@ def _quotes_in_force(messages: _Messages) -> NDArray[np.float64]:
         known = last >= 0
         joined[rows[known]] = book[at[known]]
     return joined
-
-
-def _shown(line: bytes) -> str:
-    text = line.decode("utf-8", "replace").rstrip()
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

@@ -1,9 +1,10 @@
 """Files of rows, as cells that have not been judged yet.
 
 CSV in UTF-8, plain or compressed, comes as text cell by cell: what a cell means is decided where its column is known,
-so that an error can name the cell instead of a type that was guessed. Parquet comes in the types that it was written
-with. How a file is compressed is read off its first bytes, not off its name; a .zip holds one file. A row's number
-counts the rows below the header, from 0; blank lines have one too and are passed over.
+so that an error can name the cell instead of a type that was guessed. JSON, a list of objects, comes as text too.
+Parquet comes in the types that it was written with. How a file is compressed is read off its first bytes, not off its
+name; a .zip holds one file. A row's number counts the rows below the header, from 0; blank lines have one too and are
+passed over.
 """
 
 import gzip
@@ -18,11 +19,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tickgate_server.features.fundamentals_json import JsonInvalid, rows_of
 from tickgate_training.errors import CellInvalid, ColumnInvalid, SourceUnreadable
 
 _GZIP, _ZIP, _ZSTD = b"\x1f\x8b", b"PK", b"\x28\xb5\x2f\xfd"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_PARQUET = ".parquet"
+_PARQUET, _JSON = ".parquet", ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Cells:
 
 
 def read_cells(path: Path, header: Sequence[str] | None = None) -> Cells:
-    """Read a Parquet file (by its ending, `.parquet`) or a CSV file (any other).
+    """Read a Parquet or a JSON file (by its ending, `.parquet`, `.json`) or a CSV file (any other).
 
     Args:
         path: The file.
@@ -80,7 +82,10 @@ def read_cells(path: Path, header: Sequence[str] | None = None) -> Cells:
         SourceUnreadable: The file is absent, empty, cut short, damaged, no text, or its rows differ in length.
         ColumnInvalid: The header names a column twice.
     """
-    cells = _read_parquet(path) if path.suffix == _PARQUET else with_header(read_rows(path), header)
+    if path.suffix in {_PARQUET, _JSON}:
+        cells = _read_parquet(path) if path.suffix == _PARQUET else _read_json(path)
+    else:
+        cells = with_header(read_rows(path), header)
     if cells.frame.height == 0:
         raise SourceUnreadable(str(path), "has no row below its header")
     return cells
@@ -129,6 +134,16 @@ def _read_parquet(path: Path) -> Cells:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise SourceUnreadable(str(path), f"cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+    return Cells(str(path), frame, np.arange(frame.height))
+
+
+def _read_json(path: Path) -> Cells:
+    try:
+        rows = rows_of(_unpacked(path))
+    except JsonInvalid as error:
+        raise SourceUnreadable(str(path), str(error)) from error
+    names = list(rows[0]) if rows else []
+    frame = pl.DataFrame({name: pl.Series(name, [row[name] for row in rows], pl.String) for name in names})
     return Cells(str(path), frame, np.arange(frame.height))
 
 

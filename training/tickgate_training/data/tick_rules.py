@@ -23,14 +23,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tickgate_server.kernels import kernel
 from tickgate_server.ticks import market
 from tickgate_training.data import table
 from tickgate_training.data.config import Rules
 from tickgate_training.data.feeds import Feed
+from tickgate_training.data.rule_loop import CONFIRMED, INVALID, NUMBERS, RuleLoop
 from tickgate_training.errors import TickRejected
 
-ACCEPTED, INVALID = market.ACCEPTED_NEW, -1
+ACCEPTED = market.ACCEPTED_NEW
 
 
 class Reason(StrEnum):
@@ -51,7 +51,6 @@ _REASONS = {
     market.CROSSED_QUOTE: Reason.CROSSED_QUOTE,
     market.PRICE_JUMP: Reason.PRICE_JUMP,
 }
-_NUMBERS = ("price", "size", *table.QUOTE_COLUMNS)
 _NO_JUMP = (
     f"a log return is up to {market.JUMP_SIGMAS:g} volatilities or {market.JUMP_LEAST:g}, or the next trade confirms it"
 )
@@ -108,73 +107,19 @@ def verdicts(frame: pl.DataFrame) -> NDArray[np.int8]:
         frame: The canonical columns, without nulls; any number of symbols, in any order of symbols.
     """
     symbols = frame["symbol"].rank("dense").to_numpy().astype(np.int64) - 1
-    state = market.MarketState(int(symbols.max(initial=-1)) + 1)
-    found = np.zeros(frame.height, np.int8)
-    _apply_each(
-        state.quotes_trades,
-        state.volatilities,
-        state.stamps,
-        state.sequences,
-        symbols,
-        frame.select(pl.all_horizontal(*(rule.holds for rule in table.VALUE_RULES)))
-        .to_series()
-        .to_numpy(writable=True),
+    loop = RuleLoop(int(symbols.max(initial=-1)) + 1)
+    valid = frame.select(pl.all_horizontal(*(rule.holds for rule in table.VALUE_RULES))).to_series().to_numpy()
+    judged = loop.judge(
+        np.where(valid, symbols, -1),
+        np.where(frame["bid"].is_nan().to_numpy(), market.TRADE, market.TRADE | market.QUOTE),
         table.values(frame, "exchange_ts_ns"),
         table.values(frame, "sequence"),
-        np.ascontiguousarray(np.column_stack([table.values(frame, name) for name in _NUMBERS])),
-        found,
+        np.ascontiguousarray(np.column_stack([table.values(frame, name) for name in NUMBERS])),
     )
+    found, confirmed = judged.codes, judged.facts[:, CONFIRMED]
+    found[found == market.ACCEPTED_BOTH] = ACCEPTED
+    found[confirmed[confirmed >= 0]] = ACCEPTED
     return found
-
-
-@kernel(
-    "void(float64[:,::1], float64[:,::1], int64[:,::1], uint64[:,::1], int64[::1], boolean[::1], int64[::1],"
-    " uint64[::1], float64[:,::1], int8[::1])"
-)
-def _apply_each(
-    quotes_trades: NDArray[np.float64],
-    volatilities: NDArray[np.float64],
-    stamps: NDArray[np.int64],
-    sequences: NDArray[np.uint64],
-    symbols: NDArray[np.int64],
-    valid: NDArray[np.bool_],
-    stamps_ns: NDArray[np.int64],
-    numbers: NDArray[np.uint64],
-    values: NDArray[np.float64],
-    out: NDArray[np.int8],
-) -> None:
-    """The loop over `market.apply`: `symbols` are rows of the state, `values` [n, 6] in the order of `_NUMBERS`."""
-    held = np.zeros(stamps.shape[0], np.int64)
-    for i in range(symbols.size):
-        if not valid[i]:
-            out[i] = INVALID
-            continue
-        kind = market.TRADE if np.isnan(values[i, 2]) else market.TRADE | market.QUOTE
-        out[i] = market.apply(
-            quotes_trades,
-            volatilities,
-            stamps,
-            sequences,
-            symbols[i],
-            kind,
-            stamps_ns[i],
-            numbers[i],
-            values[i, 0],
-            values[i, 1],
-            values[i, 2],
-            values[i, 3],
-            values[i, 4],
-            values[i, 5],
-            0,
-            0,
-            0,
-            market.JUMP_SIGMAS,
-            market.JUMP_LEAST,
-        )
-        if out[i] == market.ACCEPTED_BOTH:
-            out[i] = out[held[symbols[i]]] = ACCEPTED
-        elif out[i] == market.PRICE_JUMP:
-            held[symbols[i]] = i
 
 
 def _rejection(feeds: Sequence[Feed], frame: pl.DataFrame, found: NDArray[np.int8]) -> TickRejected:

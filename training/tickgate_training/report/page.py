@@ -17,7 +17,7 @@ from tickgate_training.report.wording import count, metric_rows, plural, span, s
 
 TRIALS_SHOWN = 20
 _ENVIRONMENT = Environment(
-    loader=PackageLoader(__package__, ""),
+    loader=PackageLoader("tickgate_training", ""),
     autoescape=True,  # names come from users
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -59,7 +59,7 @@ def render(document: Document, pictures: Mapping[str, bytes], published: Publish
         published: The package; None where there is none.
     """
     beyond = len(document["trials"]) > TRIALS_SHOWN
-    return _ENVIRONMENT.get_template("page.html.j2").render(
+    return _ENVIRONMENT.get_template("report/page.html.j2").render(
         title=document["configuration"]["package"]["name"],
         headline=headline(document),
         passed=document["verdict"]["passed"],
@@ -86,7 +86,7 @@ def render(document: Document, pictures: Mapping[str, bytes], published: Publish
         conventions=_conventions(),
         reproduction=_reproduction(document),
         configuration=json.dumps(document["configuration"], indent=2, ensure_ascii=False),
-        pictures={name: Picture(_address(png), _TEXTS[name]) for name, png in pictures.items()},
+        pictures={name: Picture(address(png), _TEXTS[name]) for name, png in pictures.items()},
     )
 
 
@@ -160,5 +160,6 @@ def _reproduction(document: Document) -> Sheet:
     return Sheet("Reproduction", ("", ""), tuple((Cell(n), Cell(t)) for n, t in rows), frozenset({0, 1}))
 
 
-def _address(png: bytes) -> str:
+def address(png: bytes) -> str:
+    """A picture as a `data:` address."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,4 +1,4 @@
-"""The journal as data: the trades that servers applied, in their order, with the features that they served.
+"""The journal as data: trades that servers applied, asked about or published, with the features that they served.
 
 Ticks that were accepted go through a `FeatureStore` as they went through the server's, beginning with empty windows
 where a server began: so each trade's vector is the served one, bit for bit, quotes between trades included. What a
@@ -8,7 +8,7 @@ Memory is bounded: the newest `rows_maximum` trades are kept, and windows of `SY
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tickgate_server.features.store import FeatureStore
 from tickgate_server.journal.entries import ControlAssembler, ControlEntry
 from tickgate_server.journal.errors import RecordDamaged, RecordsRemoved
 from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.published import published_of
 from tickgate_server.journal.reader import JournalReader
 from tickgate_server.journal.segments import Rows, last_sequence
 from tickgate_server.records import TICK
@@ -168,7 +169,7 @@ class _Journal:
                     continue
                 if not rows.size:
                     break
-                self._take(rows)
+                self._take(rows, reader.symbols)
 
     def kept(self) -> tuple[NDArray[np.void], NDArray[np.float32]]:
         """Trades of dtype _TRADE [n] with their vectors."""
@@ -188,10 +189,10 @@ class _Journal:
         self.parts += 1
         self._floor_ns = dict(self._last_ns)
 
-    def _take(self, rows: Rows) -> None:
+    def _take(self, rows: Rows, symbols: Mapping[int, str]) -> None:
         trades: list[tuple[Any, ...]] = []
         vectors: list[NDArray[np.float32]] = []
-        for event in self._events(rows):
+        for event in self._events(rows, symbols):
             if isinstance(event, ControlEntry):
                 self._begin_part()
                 continue
@@ -205,7 +206,7 @@ class _Journal:
         while self._kept and self._total - len(self._kept[0][0]) >= self._limit:
             self._total -= len(self._kept.popleft()[0])
 
-    def _events(self, rows: Rows) -> Iterator[Tick | ControlEntry]:
+    def _events(self, rows: Rows, symbols: Mapping[int, str]) -> Iterator[Tick | ControlEntry]:
         """Ticks that were applied, and servers' starts, in order."""
         kinds = rows["kind"]
         # A decision with a ticket had its tick applied where its STARTED control stands.
@@ -213,6 +214,12 @@ class _Journal:
         found: list[tuple[int, Tick | ControlEntry]] = []
         for row in rows[_DECISION][applied].tolist():
             sequence, symbol, kind, stamp_ns, number, *numbers = row
+            found.append((sequence, (sequence, symbol.decode(), kind, stamp_ns, number, tuple(numbers))))
+        published = published_of(rows, symbols).applied()
+        columns = [published.ticks[name].tolist() for name in ("kind", "exchange_ts_ns", "tick_sequence", *_NUMBERS)]
+        for sequence, symbol, kind, stamp_ns, number, *numbers in zip(
+            published.sequences.tolist(), published.symbols.tolist(), *columns, strict=True
+        ):
             found.append((sequence, (sequence, symbol.decode(), kind, stamp_ns, number, tuple(numbers))))
         controls = rows.view(CONTROL)
         wanted = (controls["kind"] == RecordKind.CONTROL) & np.isin(controls["code"], _WANTED)

@@ -47,8 +47,9 @@ MODEL_ARRAYS = 8
     ORDER_ID,
     SLOT,  # of a reservation that was made; -1: none was
     TRADING_STATE,
-) = range(21)
-FACTS = 21
+    AGE_US,
+) = range(22)
+FACTS = 22
 
 CHECK_COUNT = len(CHECKS)
 HOLD, BUY, SELL = int(Action.HOLD), int(Action.BUY), int(Action.SELL)

@@ -1,7 +1,5 @@
 """One request in one kernel, from its bytes to its answer's."""
 
-from typing import Any
-
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from tickgate_server.arrays import (
     word_rows,
 )
 from tickgate_server.arrays import words as words_of
+from tickgate_server.clocks import MONOTONIC, REALTIME, clock_ns
 from tickgate_server.features.fundamentals import append
 from tickgate_server.features.micro10 import push
 from tickgate_server.features.micro32 import take
@@ -35,6 +34,7 @@ from tickgate_server.risk.request_ids import find_id, payload_hash
 from tickgate_server.risk.valuation import mark
 from tickgate_server.rpc.lane.facts import (
     ACTION,
+    AGE_US,
     APPLIED,
     APPROVED,
     ASKED_BUDGET_NS,
@@ -99,7 +99,7 @@ from tickgate_server.rpc.wire import (
 )
 from tickgate_server.ticks import market
 from tickgate_server.ticks.instruments import SYMBOL_BYTES
-from tickgate_server.ticks.market import ACCEPTED_AGAIN, ACCEPTED_NEW, QUOTE, TRADE, apply
+from tickgate_server.ticks.market import ACCEPTED_AGAIN, ACCEPTED_NEW, TRADE, apply, in_range
 from tickgate_server.ticks.symbol_index import find_row
 
 # A request with less time than this goes the general way, which looks at the clock before each stage.
@@ -112,29 +112,6 @@ _DEADLINE_EXCEEDED = 4
 _TICK = TICK
 # Of `thresholds`: the model's, and when a trade is a price jump.
 _DECISION, JUMP_SIGMAS, JUMP_LEAST = range(3)
-_REALTIME, _MONOTONIC = 0, 1
-
-_clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.CPointer(types.int64)))
-
-
-@kernel(types.int64(types.int32, types.int64[::1]))
-def clock_ns(clock: int, timespec: NDArray[np.int64]) -> int:
-    """A clock of the kernel's, as `time.time_ns` or `time.perf_counter_ns` read it."""
-    _clock_gettime(clock, timespec.ctypes)
-    return timespec[0] * 1_000_000_000 + timespec[1]
-
-
-@kernel(types.boolean(types.int64, types.float64[::1]))
-def tick_in_range(kind: int, numbers: NDArray[np.float64]) -> bool:
-    """Every number as the contract asks; the general path names the one that is not."""
-    if kind & TRADE and not (0.0 < numbers[PRICE] < np.inf and 0.0 <= numbers[SIZE] < np.inf):
-        return False
-    return not kind & QUOTE or (
-        0.0 < numbers[BID] < np.inf
-        and 0.0 < numbers[ASK] < np.inf
-        and 0.0 <= numbers[BID_SIZE] < np.inf
-        and 0.0 <= numbers[ASK_SIZE] < np.inf
-    )
 
 
 @kernel(
@@ -193,14 +170,17 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     ids = integer_rows(state, 14)
     measured = floats(book, OUT)
     desk = integers(book, STATE)
-    start_ns = clock_ns(_MONOTONIC, timespec)
+    start_ns = clock_ns(MONOTONIC, timespec)
     for k in range(NUMBERS):
         bits[k] = 0
     if not read_request(data, spans, bits):
         return GENERAL
     if not 0 < spans[SYMBOL_LENGTH] <= SYMBOL_BYTES or spans[ID_LENGTH] > _REQUEST_ID_BYTES:
         return GENERAL
-    if spans[EXCHANGE_TS_NS] <= 0 or not tick_in_range(spans[KIND], numbers):
+    if not in_range(
+        spans[KIND], spans[EXCHANGE_TS_NS], numbers[PRICE], numbers[SIZE], numbers[BID], numbers[ASK],
+        numbers[BID_SIZE], numbers[ASK_SIZE],
+    ):  # fmt: skip
         return GENERAL
     reference = find_row(
         data, spans[MODEL_AT], spans[MODEL_LENGTH], integers(state, REFERENCES), byte_rows(state, REFERENCES + 1),
@@ -236,7 +216,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
         return GENERAL
     now_ns = np.int64(0)
     if settings[REPLAY] == 0:
-        now_ns = max(clock_ns(_REALTIME, timespec), desk[NOW_NS])
+        now_ns = max(clock_ns(REALTIME, timespec), desk[NOW_NS])
     if stamps[row, market.HELD_KIND] > 0 and spans[KIND] & TRADE:
         return GENERAL  # which knows what to do with the trade held back
     if stamps[row, market.LAST_KIND] == 0:
@@ -282,6 +262,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     facts[WAITING_NS] = start_ns - arrival_ns
     facts[APPLIED] = 1 if verdict == ACCEPTED_NEW else 0
     facts[CLOCK] = now_ns
+    facts[AGE_US] = max(now_ns - spans[EXCHANGE_TS_NS], 0) // 1000 if now_ns else 0
     facts[READY] = 1 if complete else 0
     facts[TRADES] = counts[row]
     facts[FEATURES_TS_NS] = stamps[row, market.LAST_TRADE_NS]
@@ -293,14 +274,14 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
     facts[ORDER_ID] = 0
     facts[SLOT] = -1
     facts[TRADING_STATE] = desk[TRADING]
-    features_end_ns = clock_ns(_MONOTONIC, timespec)
+    features_end_ns = clock_ns(MONOTONIC, timespec)
     facts[FEATURES_NS] = features_end_ns - start_ns
     if complete:
         probability_up = score(
             vectors[row], integers(model, 3), words_of(model, 4), integers(model, 5), integer_rows(model, 6),
             floats(model, 7),
         )  # fmt: skip
-        inference_end_ns = clock_ns(_MONOTONIC, timespec)
+        inference_end_ns = clock_ns(MONOTONIC, timespec)
         facts[INFERENCE_NS] = inference_end_ns - features_end_ns
         threshold = max(thresholds[_DECISION], floats(book, BOUNDS)[CONFIDENCE])
         reason = judge(
@@ -313,11 +294,11 @@ def answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - the general path's whole 
             facts[ACTION] = BUY if measured[ORDER] > 0.0 else SELL
             facts[VALID_FOR] = np.int64(floats(book, POLICY)[POLICY_VALID_FOR])
             facts[ORDER_ID] = sequence
-        facts[RISK_NS] = clock_ns(_MONOTONIC, timespec) - inference_end_ns
-    facts[TOTAL_NS] = clock_ns(_MONOTONIC, timespec) - arrival_ns
-    facts[SEND_TS_NS] = clock_ns(_REALTIME, timespec)
+        facts[RISK_NS] = clock_ns(MONOTONIC, timespec) - inference_end_ns
+    facts[TOTAL_NS] = clock_ns(MONOTONIC, timespec) - arrival_ns
+    facts[SEND_TS_NS] = clock_ns(REALTIME, timespec)
     begin = write_response(out, data, spans, octets(model, 2), facts, measured, thresholds[_DECISION], framed)
-    if clock_ns(_MONOTONIC, timespec) - arrival_ns >= budget_ns:
+    if clock_ns(MONOTONIC, timespec) - arrival_ns >= budget_ns:
         facts[STATUS] = _DEADLINE_EXCEEDED
     elif facts[REASON] == APPROVED:
         facts[SLOT] = reserve(book, row, measured[ORDER], facts[VALID_FOR], sequence)

@@ -22,6 +22,7 @@ from tickgate_server.risk.gate import (
 )
 from tickgate_server.rpc.lane.facts import (
     ACTION,
+    AGE_US,
     APPROVED,
     BUDGET_NS,
     CHECK_COUNT,
@@ -94,6 +95,7 @@ def write_response(  # noqa: C901, PLR0915 - the message from its end to its fro
     scored = facts[SCORED] != 0
     # 7 features
     end = at
+    at = put_varint(out, at, 4 << 3, np.uint64(facts[AGE_US]))
     at = put_varint(out, at, 3 << 3, np.uint64(facts[FEATURES_TS_NS]))
     at = put_varint(out, at, 2 << 3, np.uint64(facts[READY]))
     at = put_varint(out, at, 1 << 3, np.uint64(facts[TRADES]))

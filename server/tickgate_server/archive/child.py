@@ -1,0 +1,71 @@
+"""What `python -m tickgate_server.archive` takes."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import structlog
+
+from tickgate_server import logs
+from tickgate_server.archive.errors import ArchiveError
+from tickgate_server.archive.how import ArchiverSettings
+from tickgate_server.archive.service import Archiver
+from tickgate_server.archive.status import status_folder
+from tickgate_server.journal.errors import JournalError
+
+_LOG = structlog.get_logger()
+
+
+@click.command()
+@click.option(
+    "--journal",
+    "journals",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="Folder of a journal; several for the workers of one server.",
+)
+@click.option("--archive", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the archive.")
+@click.option("--settings", default="{}", help="Fields of ArchiverSettings, JSON.")
+@click.option("--give-way", is_flag=True, help="Run only on a core that nobody else wants.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def archive_journals(
+    journals: tuple[Path, ...],
+    folder: Path,
+    settings: str,
+    give_way: bool,  # noqa: FBT001 - click's flag
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Archive what a server's journals record as Parquet, until standard input ends."""
+    del give_way  # done by now: see `__main__`
+    logs.configure(log_format, log_level)
+    pa.set_cpu_count(1)  # its pool would take the cores that answers need
+    pa.set_io_thread_count(1)
+    for number in (signal.SIGTERM, signal.SIGINT):  # what stops a group of processes is for the server
+        signal.signal(number, signal.SIG_IGN)
+    end = threading.Event()
+    threading.Thread(target=_watch, args=[end], name="end", daemon=True).start()
+    several = len(journals) > 1
+    by_worker = {journal.name if several else "": journal for journal in journals}
+    try:
+        Archiver(
+            folder, by_worker, status_folder(journals[0], len(journals)), ArchiverSettings(**json.loads(settings))
+        ).run(end)
+    except (ArchiveError, JournalError, OSError) as error:
+        _LOG.error("archiver ended", why=str(error))
+        sys.exit(1)
+
+
+def _watch(end: threading.Event) -> None:
+    """Set the event when the server let go of its end of the pipe; it never writes to it."""
+    os.read(0, 1)
+    end.set()

@@ -1,0 +1,1 @@
+"""Ticks that are published without a question: taken in by the message, applied in small slices, journaled, counted."""
