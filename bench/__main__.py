@@ -18,6 +18,7 @@ from bench import (
     gateways,
     ghz,
     halt,
+    ingest,
     models,
     parity,
     rpc,
@@ -31,7 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "gateways", "swaps")
+PARTS = (
+    *("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "gateways", "ingest"),
+    "swaps",
+)
 LONG_PARTS = ("parity", "archive", "store", "scrape")
 
 
@@ -67,8 +71,9 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
             "forest": lambda: [forest.forest_table(largest=gbt_c)],
             "ghz": lambda: [ghz.ghz(repository)],
             "sla": lambda: sla.sla(repository),
-            "gateways": lambda: [gateways.gateways(repository)],
+            "gateways": lambda: [gateways.gateways(repository, pairs)],
             "swaps": lambda: swaps.swaps(pairs, seconds, 300),
+            "ingest": lambda: ingest.ingest(repository, pairs, seconds),
             "parity": lambda: [parity.parity()],
             "scrape": lambda: scrape.scrape(pairs, seconds),
             "archive": lambda: [archive.archive()],

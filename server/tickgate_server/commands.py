@@ -17,6 +17,7 @@ from tickgate_server.logs import configure_logging
 from tickgate_server.observer.address import MetricsAddressTaken, split_address
 from tickgate_server.observer.process import ObserverNotStarted
 from tickgate_server.scheduling import RealtimeRefused
+from tickgate_server.store_status import read_status
 from tickgate_server.worker_link import SupervisorGone, WorkerLink
 from tickgate_server.workers import supervise
 
@@ -185,7 +186,8 @@ def health(
 ) -> None:
     """Ask a server whether it serves; exit 0 only for SERVING.
 
-    Without --target each of its workers is asked, and the answer is SERVING only if all of them say so.
+    Without --target each of its workers is asked, and the answer is SERVING only if all of them say so; a second line
+    says how its store fares, where the settings have one: a server serves as well without it.
     """
     settings, _ = _load(file, {})
     from tickgate.tls import read_credentials  # noqa: PLC0415 - imports gRPC
@@ -204,6 +206,9 @@ def health(
         raise click.ClickException(str(error)) from error
     status = next((status for status in statuses if status != "SERVING"), "SERVING")
     click.echo(status)
+    if target is None and settings.store.mode != "none" and settings.journal.folder is not None:
+        store = read_status(settings.journal.folder)
+        click.echo("store: no word yet" if store is None else store.text(time.time_ns()))
     sys.exit(0 if status == "SERVING" else 1)
 
 

@@ -166,7 +166,7 @@ class Intake:
             self.price_jump_least,
         )
         if fits is not None and self.waiting.settle(request.symbol, row, verdict, state, self.stores, fits=fits):
-            self._resumed(row, new=new)
+            self.resumed(row, new=new)
             new = False
         if verdict in {market.ACCEPTED_NEW, market.ACCEPTED_BOTH}:
             decision.applied = True
@@ -205,9 +205,10 @@ class Intake:
         if new:
             row = self.symbols.offer(symbol)
         self.waiting.resume(symbol, row, self.market, self.stores)
-        self._resumed(row, new=new)
+        self.resumed(row, new=new)
 
-    def _resumed(self, row: int, *, new: bool) -> None:
+    def resumed(self, row: int, *, new: bool) -> None:
+        """A stored state was put in force in a row; `new`: the row is on offer, and is kept now."""
         if new:
             self.symbols.keep()
         self.on_resumed(row)

@@ -28,6 +28,7 @@ from tickgate_server.journal.layout import NO_ROW, PUBLISHED, ControlKind, TickO
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.risk import portfolio, valuation
 from tickgate_server.risk.reasons import Reason
+from tickgate_server.ticks import market
 from tickgate_server.ticks import symbols as symbol_rows
 from tickgate_server.ticks.market import QUOTE, TRADE
 
@@ -41,6 +42,13 @@ _VIEWED_BYTES = 256
 _NO_WORDS = np.zeros(0, np.uint64)
 _NEVER_NS = 1 << 62
 _ACCEPTED, _CONFIRMED = int(TickOutcome.ACCEPTED), int(TickOutcome.CONFIRMED)
+# What `market.apply` said of a tick, as far as a stored state that waits for it depends on that; else it was rejected.
+_VERDICTS = {
+    _ACCEPTED: market.ACCEPTED_NEW,
+    _CONFIRMED: market.ACCEPTED_BOTH,
+    int(TickOutcome.AGAIN): market.ACCEPTED_AGAIN,
+    int(TickOutcome.HELD_BACK): market.PRICE_JUMP,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,8 @@ class Ingestion:
         self._windows = {feed: ReorderWindow(ns, settings.window_ticks) for feed, ns in settings.windows_ns.items()}
         self._wanting: deque[Callable[[], bool]] = deque()
         self._segment = 0  # of the journal, that `stated` is about
+        self._waits = np.zeros(capacity, np.bool_)  # rows whose symbol a stored state waits for
+        self._waits_as_of = (0, 0)
         self._forget()
 
     def _forget(self) -> None:
@@ -300,12 +310,17 @@ class Ingestion:
         """Apply what is left of the chunk, or some of it; False where the time is over."""
         if self._at == self._end:
             self._refill()
-        journal, facts, begin = self._journal, self._facts, self._at
+        journal, facts, begin, end = self._journal, self._facts, self._at, self._end
+        if self._intake.waiting:
+            end = self._before_waiting()
+            if end == begin:
+                self._apply_first(self._clock_ns())
+                return perf_counter_ns() < due_ns
         facts[kernel.CONFLATING] = self.settings.conflate and self._queued > self.settings.queue_ticks // 2
         words, at, sequence, room = (_NO_WORDS, -1, 0, 0) if journal is None else self._places(journal)
         now_ns = self._clock_ns()
         self._at = kernel.apply_ticks(
-            self._arrays.table, words, at, sequence, room, begin, self._end, self._first, now_ns, due_ns
+            self._arrays.table, words, at, sequence, room, begin, end, self._first, now_ns, due_ns
         )
         why = int(facts[kernel.WHY])
         if journal is not None:
@@ -313,7 +328,7 @@ class Ingestion:
             if why == kernel.UNSTATED:
                 self._state_rows(journal)
             elif why == kernel.CONFIRMED:
-                self._journal_confirmed(journal, now_ns)
+                self._journal_applied(int(self._codes.rows_of[self._chunk.integers[self._at, kernel.CODE]]), now_ns)
         if why == kernel.NEWCOMER:
             self._apply_newcomer(now_ns)
         self._queued -= self._at - begin
@@ -344,12 +359,14 @@ class Ingestion:
             self._arrays.stated[:] = False
         self._arrays.stated[rows] = True
 
-    def _journal_confirmed(self, journal: JournalWriter, now_ns: int) -> None:
-        """Journal a tick that was applied, and before it the one held back that it confirmed."""
-        row = int(self._codes.rows_of[self._chunk.integers[self._at, kernel.CODE]])
-        held = stated_held(self._desk.names[row], row, self._intake.market)
-        journal.append_control(ControlKind.TICK, held, clock_ns=now_ns)
-        self._journal_one(journal, row, now_ns)
+    def _journal_applied(self, row: int, now_ns: int) -> None:
+        """Journal the chunk's tick at hand by itself, before it what it confirmed, and go on behind it."""
+        journal = self._journal
+        if journal is not None:
+            if int(self._arrays.outcomes[self._at, kernel.OUTCOME]) == _CONFIRMED:
+                held = stated_held(self._desk.names[row], row, self._intake.market)
+                journal.append_control(ControlKind.TICK, held, clock_ns=now_ns)
+            self._journal_one(journal, row, now_ns)
         self._at += 1
 
     def _journal_one(self, journal: JournalWriter, row: int, now_ns: int) -> None:
@@ -385,24 +402,24 @@ class Ingestion:
             if row == symbol_rows.FULL:
                 rows_of[code] = row
                 return
-            row = self._apply_offered(code, row, now_ns)
-            if self._journal is not None:
-                self._journal_one(self._journal, row, now_ns)
-            self._at += 1
+            row = self._apply_offered(symbol, code, row, now_ns)
+            self._journal_applied(row, now_ns)
         if row >= 0:
             rows_of[code] = row
 
-    def _apply_offered(self, code: int, row: int, now_ns: int) -> int:
+    def _apply_offered(self, symbol: str, code: int, row: int, now_ns: int) -> int:
         """Apply the tick at hand to the row that its symbol was offered; the row if it is kept, else `NEW`."""
         at, facts, rows_of = self._at, self._facts, self._codes.rows_of
         rows_of[code] = row
         facts[kernel.WITH_BOOK] = 0  # which does not know the row yet
+        fits = self._try_on(symbol, row)
         kernel.apply_ticks(self._arrays.table, _NO_WORDS, -1, 0, 0, at, at + 1, self._first, now_ns, _NEVER_NS)
         facts[kernel.WITH_BOOK] = 1
         rows_of[code] = kernel.NEW
         table = self._desk.book.table
-        kept = int(self._arrays.outcomes[at, kernel.OUTCOME]) == _ACCEPTED
-        if kept:
+        kept = int(self._arrays.outcomes[at, kernel.OUTCOME]) in {_ACCEPTED, _CONFIRMED}
+        resumed = self._settle(symbol, row, fits, new=True)
+        if kept and not resumed:
             self._symbols.keep()
         if now_ns:
             portfolio.advance(table, now_ns)
@@ -410,7 +427,61 @@ class Ingestion:
             portfolio.advance(table, int(self._chunk.integers[at, kernel.EXCHANGE_TS_NS]))
         if kept and int(self._chunk.integers[at, kernel.KIND]) & TRADE:
             valuation.mark(table, row, float(self._chunk.numbers[at, kernel.PRICE]))
-        return row if kept else kernel.NEW
+        return row if kept or resumed else kernel.NEW
+
+    # -- stored states, see `states.waiting` ---------------------------------------------------------------------------
+
+    def _before_waiting(self) -> int:
+        """The chunk's first tick of a symbol that has a row and that a stored state waits for; its end: there is none.
+
+        Of a symbol that has no row the kernel stops by itself.
+        """
+        waiting = self._intake.waiting
+        as_of = (waiting.changes, len(self._symbols))
+        if as_of != self._waits_as_of:
+            self._waits_as_of = as_of
+            self._waits[:] = False
+            rows = [self._symbols.row(state.symbol) for state in waiting.all()]
+            self._waits[[row for row in rows if row >= 0]] = True
+        codes = self._chunk.integers[self._at : self._end, kernel.CODE]
+        rows_of = np.where(codes >= 0, self._codes.rows_of[codes], -1)
+        found = np.flatnonzero((rows_of >= 0) & self._waits[rows_of])
+        return self._at + int(found[0]) if found.size else self._end
+
+    def _apply_first(self, now_ns: int) -> None:
+        """Apply the tick at hand, of a symbol that has a row, and that a stored state waits for."""
+        code = int(self._chunk.integers[self._at, kernel.CODE])
+        row = int(self._codes.rows_of[code])
+        self._apply_known(self._desk.names[row], row, now_ns)
+        self._journal_applied(row, now_ns)
+        self._queued -= 1
+        self._codes.count_out(np.array([code]))
+
+    def _apply_known(self, symbol: str, row: int, now_ns: int) -> None:
+        """Apply the tick at hand, of a symbol that has a row, to the state that waits for it, if it goes on from it."""
+        fits, at = self._try_on(symbol, row), self._at
+        kernel.apply_ticks(self._arrays.table, _NO_WORDS, -1, 0, 0, at, at + 1, self._first, now_ns, _NEVER_NS)
+        self._settle(symbol, row, fits, new=False)
+
+    def _try_on(self, symbol: str, row: int) -> bool | None:
+        """Put what waits for a symbol into its row, if the tick at hand goes on from it; None: nothing waits."""
+        waiting = self._intake.waiting
+        if not waiting:
+            return None
+        integers = self._chunk.integers[self._at]
+        stamp_ns, sequence = int(integers[kernel.EXCHANGE_TS_NS]), int(integers[kernel.SEQUENCE].view(np.uint64))
+        return waiting.try_on(symbol, row, stamp_ns, sequence, self._intake.market, self._intake.stores)
+
+    def _settle(self, symbol: str, row: int, fits: bool | None, *, new: bool) -> bool:  # noqa: FBT001 - None too
+        """What becomes of it, now that the tick was judged; whether the stored state is in force."""
+        if fits is None:
+            return False
+        intake, outcome = self._intake, int(self._arrays.outcomes[self._at, kernel.OUTCOME])
+        verdict = _VERDICTS.get(outcome, market.DUPLICATE)
+        in_force = intake.waiting.settle(symbol, row, verdict, intake.market, intake.stores, fits=fits)
+        if in_force:
+            intake.resumed(row, new=new)
+        return in_force
 
     # -- replay --------------------------------------------------------------------------------------------------------
 
@@ -452,10 +523,10 @@ class Ingestion:
                     found[index] = -1
                     continue
                 chunk.integers[index, kernel.CODE] = code
-                self._apply_offered(code, row, now_ns)
+                self._apply_offered(symbol, code, row, now_ns)
             else:
                 chunk.integers[index, kernel.CODE] = code
-                kernel.apply_ticks(self._arrays.table, _NO_WORDS, -1, 0, 0, index, index + 1, 0, now_ns, _NEVER_NS)
+                self._apply_known(symbol, row, now_ns)
             found[index] = self._arrays.outcomes[index]
         self._at = self._end = 0
         return found

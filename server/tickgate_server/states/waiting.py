@@ -46,6 +46,7 @@ class WaitingStates:
     """States by symbol, on the thread that applies ticks.
 
     Attributes:
+        changes: How often what waits was another.
         tell_resumed: Called with the symbol before its state is put in force by a repeat of its latest tick; what it
             raises is passed on, and the state waits on.
 
@@ -55,6 +56,7 @@ class WaitingStates:
 
     def __init__(self, gap_ns: int) -> None:
         self.tell_resumed: Callable[[str], None] = lambda symbol: None  # noqa: ARG005 - nobody asked
+        self.changes = 0
         self._gap_ns = gap_ns
         self._states: dict[str, SymbolState] = {}
 
@@ -66,6 +68,7 @@ class WaitingStates:
 
     def add(self, states: Iterable[SymbolState]) -> None:
         """Have these wait, each in place of its symbol's older one; of a symbol whose row is not blank none is used."""
+        self.changes += 1
         for state in states:
             self._states[state.symbol] = state
 
@@ -96,7 +99,7 @@ class WaitingStates:
         if found is None:
             return None
         if state.stamps[row, market.LAST_KIND]:  # its ticks were here before the state
-            del self._states[symbol]
+            self._drop(symbol)
             return None
         fits = goes_on(found, exchange_ts_ns, sequence, self._gap_ns)
         if fits:
@@ -121,7 +124,7 @@ class WaitingStates:
                 blank(row, state, stores)
                 raise
         if fits or verdict in _NEW:
-            del self._states[symbol]
+            self._drop(symbol)
         return fits
 
     def resume(self, symbol: str, row: int, state: MarketState, stores: Sequence[FeatureStore]) -> None:
@@ -130,4 +133,9 @@ class WaitingStates:
         Raises:
             KeyError: None waits for the symbol.
         """
-        put_state(self._states.pop(symbol), row, state, stores)
+        put_state(self._states[symbol], row, state, stores)
+        self._drop(symbol)
+
+    def _drop(self, symbol: str) -> None:
+        del self._states[symbol]
+        self.changes += 1
