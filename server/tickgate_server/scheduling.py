@@ -4,8 +4,10 @@ Why it matters: where the kernel does not preempt (PREEMPT_NONE, and lazily pree
 a busy core waits for the next tick, 4 ms at 250 Hz, unless what runs there is of a lower class.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from threading import Thread, get_native_id
 
 import structlog
@@ -52,3 +54,13 @@ def give_way(thread: Thread) -> None:
         os.sched_setscheduler(thread.native_id or 0, os.SCHED_IDLE, os.sched_param(0))
     except OSError as error:  # a container may forbid it
         _LOG.warning("a thread does not give way to answers", thread=thread.name, why=str(error))
+
+
+def give_way_no_more() -> None:
+    """Run all threads of this process as any others again: nobody is answered any more, and there is little time.
+
+    Where the system does not allow it, they stay as they are.
+    """
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it ended meanwhile, or it takes CAP_SYS_NICE
+            os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))

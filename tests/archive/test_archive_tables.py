@@ -9,16 +9,31 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.archive.archiving import NOON_NS, append, archive, archived, controls_in, decisions_in, rows, unsent, writing
+from tests.archive.archiving import (
+    NOON_NS,
+    append,
+    archive,
+    archived,
+    controls_in,
+    decisions_in,
+    entries_in,
+    rows,
+    unsent,
+    writing,
+)
+from tests.ingest.ingesting import Clock, Publishing, Tick
 from tests.journal.journal_samples import approved, tick
+from tests.support.messages import START_NS
+from tests.support.packages import publish_logistic
 
 from tickgate_server.archive.convert import Origin, decisions_of, events_of, ticks_of, times_of
 from tickgate_server.archive.how import ArchiverSettings
 from tickgate_server.archive.query import DecisionLog
 from tickgate_server.archive.schema import DECISION_COLUMNS
-from tickgate_server.journal.entries import DecisionEntry, Model
+from tickgate_server.journal.entries import DecisionEntry, Model, TicksEntry
 from tickgate_server.journal.layout import DECISION, NO_ROW, TICKS, ControlKind, Flags, RecordKind, TickOutcome
 from tickgate_server.journal.reader import JournalReader
+from tickgate_server.models.registry import load_repository
 from tickgate_server.records import FEATURES, SYMBOL, TICK, Request, Stage
 from tickgate_server.risk.checks import CHECKS
 from tickgate_server.risk.reasons import Action, Reason
@@ -182,6 +197,39 @@ def test_published_ticks_are_rows_with_their_symbol_in_the_order_applied() -> No
         (9, 0, "BTCUSDT", "CONFIRMED", None, 2.5, 4.0),
     ]
     assert table["time"].cast(pa.int64()).to_pylist() == [500, 500, 700]
+
+
+def test_ticks_that_were_published_are_rows_as_the_reader_tells_them_also_where_archiving_stopped_between(
+    tmp_path: Path,
+) -> None:
+    publish_logistic(tmp_path / "models")
+    side = Publishing(load_repository(tmp_path / "models"), Clock(START_NS), tmp_path / "journal")
+    ticks = [  # from the 12th second on they are from the future
+        Tick("AB"[k % 2], START_NS + k * 10**8, k + 1, (100.0 + k % 3 / 100, 1.0), (99.0, 101.0, 1.0 + k, 2.0))
+        for k in range(120)
+    ]
+    for first in range(0, 120, 25):  # the symbols are told at the segment's begin, which the second archiver has passed
+        side.counts(ticks[first : first + 25])
+        archive(tmp_path / "log", tmp_path / "journal")
+    side.close()
+    archive(tmp_path / "log", tmp_path / "journal")
+    entries = [entry for entry in entries_in(tmp_path / "journal") if isinstance(entry, TicksEntry)]
+    told = [(entry.sequence, place, tick) for entry in entries for place, tick in enumerate(entry.as_dict()["ticks"])]
+    columns = "sequence, place, symbol, outcome, reason, exchange_ts_ns, price, bid_size"
+    found = rows(DecisionLog(tmp_path / "log", {}), f"SELECT {columns} FROM ticks ORDER BY sequence, place")
+    assert found == [
+        (
+            sequence,
+            place,
+            *(tick[name] for name in ("symbol", "outcome", "reason", "exchange_ts_ns")),
+            tick.get("trade", {}).get("price"),
+            tick.get("quote", {}).get("bid_size"),
+        )
+        for sequence, place, tick in told
+    ]
+    assert len(found) == 120
+    assert {row[3] for row in found} == {"ACCEPTED", "REJECTED"}
+    assert {row[2] for row in found} == {tick.symbol for tick in ticks}
 
 
 def test_requests_that_were_refused_are_rows_too_under_no_model(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 import os
 import subprocess
 from pathlib import Path
+from threading import Event, Thread, current_thread
 
 import pytest
 from tests.support.messages import zigzag
 from tests.support.packages import long_onnx, publish_model
 from tests.support.processes import START_UP_S, TICKGATE, served
 from tests.support.programs import program
+
+from tickgate_server.scheduling import give_way, give_way_no_more
 
 REALTIME = {"TICKGATE_SERVER__REALTIME_PRIORITY": "7"}
 
@@ -63,3 +66,21 @@ def test_a_server_that_may_not_be_realtime_says_so_and_does_not_start(repository
     assert ended.returncode == 1, ended.stderr
     assert "Error: server.realtime_priority is 7: the system does not allow it" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(not may_be_realtime(), reason="this user may not take a thread out of SCHED_IDLE")
+def test_what_gave_way_need_not_once_nobody_is_answered() -> None:
+    def run() -> None:
+        give_way(current_thread())
+        began.set()
+        end.wait()
+
+    began, end = Event(), Event()
+    thread = Thread(target=run)
+    thread.start()
+    began.wait()
+    assert policies(os.getpid())[thread.native_id or 0][0] == os.SCHED_IDLE
+    give_way_no_more()
+    assert policies(os.getpid())[thread.native_id or 0][0] == os.SCHED_OTHER
+    end.set()
+    thread.join()

@@ -17,6 +17,7 @@ from tickgate_server.archive.how import ArchiverSettings
 from tickgate_server.archive.service import Archiver
 from tickgate_server.archive.status import status_folder
 from tickgate_server.journal.errors import JournalError
+from tickgate_server.scheduling import give_way_no_more
 
 _LOG = structlog.get_logger()
 
@@ -69,3 +70,4 @@ def _watch(end: threading.Event) -> None:
     """Set the event when the server let go of its end of the pipe; it never writes to it."""
     os.read(0, 1)
     end.set()
+    give_way_no_more()

@@ -10,9 +10,8 @@ import pyarrow as pa
 from tickgate_server.archive.convert import Origin, decisions_of, events_of, ticks_of, times_of
 from tickgate_server.archive.places import Start, is_in, of_segment
 from tickgate_server.archive.schema import DECISIONS, EVENTS, TICKS, TableName
-from tickgate_server.journal.entries import ControlAssembler
 from tickgate_server.journal.following import Following
-from tickgate_server.journal.layout import CONTROL, ControlKind, RecordKind
+from tickgate_server.journal.layout import CONTROL, RecordKind
 from tickgate_server.journal.segments import Header, Rows
 
 
@@ -42,8 +41,6 @@ class JournalTables(Following):
         self._with_ticks = with_ticks
         self._tables: dict[TableName, list[pa.Table]] = {DECISIONS: [], EVENTS: [], TICKS: []}
         self._header: Header | None = None
-        self._symbols: dict[int, str] = {}
-        self._assembler = ControlAssembler()
         self._open: Rows | None = None  # the first records of a control whose others come with the next batch
 
     @property
@@ -70,7 +67,6 @@ class JournalTables(Following):
             raise RuntimeError("records without a segment")
         if header is not self._header:
             self._enter(header)
-        self._learn(rows)
         rows = rows[rows["sequence"] >= self.position.next_sequence]
         if self._open is not None:
             rows, self._open = np.concatenate([self._open, rows]), None
@@ -92,17 +88,7 @@ class JournalTables(Following):
         if not is_in(header, self.position):
             self.position = of_segment(header, self.position)
         self._header = header
-        self._symbols = {}
-        self._assembler = ControlAssembler()
         self._open = None
-
-    def _learn(self, rows: Rows) -> None:
-        """Symbols of rows, of which records that are archived already may tell."""
-        controls = rows.view(CONTROL)
-        told = (controls["kind"] == RecordKind.CONTROL) & (controls["code"] == ControlKind.SYMBOLS)
-        for entry in map(self._assembler.feed, controls[told]):
-            if entry is not None:
-                self._symbols.update(zip(entry.payload["rows"], entry.payload["symbols"], strict=True))
 
     def _hold_back(self, rows: Rows) -> Rows:
         """Keep the records of a control that is not whole yet for the next batch; the rows before it."""
@@ -122,7 +108,7 @@ class JournalTables(Following):
             position.journal_ns,
             self._reader.models,
             tuple(self._reader.environment.get("checks", ())),
-            self._symbols,
+            self._reader.symbols,
         )
         times_ns = times_of(rows, position.time_ns)
         tables: dict[TableName, pa.Table] = {
