@@ -22,6 +22,7 @@ from tickgate_client.feeds.columns import columns_of
 from tickgate_client.feeds.feeding import Feed
 from tickgate_client.feeds.redis_entries import fields_of_tick
 from tickgate_client.feeds.sources import open_source
+from tickgate_client.feeds.tasks import end
 
 
 @pytest.fixture(scope="module")
@@ -265,13 +266,12 @@ def test_a_consumer_that_lives_keeps_its_entries_however_long_the_server_takes(
     add(redis, ticks(5))
 
     async def run() -> tuple[int, bool]:
-        async with opened(running, claim_idle_s=0.3) as one, opened(running, claim_idle_s=0.3, consumer="two") as two:
+        async with opened(running, claim_idle_s=1.0) as one, opened(running, claim_idle_s=1.0, consumer="two") as two:
             await take(one, 5)
             waiting = asyncio.create_task(take(two, 5))
-            await asyncio.wait({waiting}, timeout=1.0)
+            await asyncio.wait({waiting}, timeout=2.0)
             done = waiting.done()
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+            await end(waiting)
             return two.counts()["claimed"], done
 
     assert asyncio.run(run()) == (0, False)

@@ -26,6 +26,8 @@ from tickgate_client.feeds.window import Published
 
 _T = TypeVar("_T")
 
+_LEAVE_S = 0.5
+
 
 class MarketDataPublisher:
     """Publishes a feed's ticks until they are acknowledged. Safe to use from several threads.
@@ -140,9 +142,13 @@ class MarketDataPublisher:
 
 
 async def _others_end() -> None:
-    """Wait for calls of other threads, which a closed publisher ends."""
+    """Wait for calls of other threads, which a closed publisher ends; what gRPC has left of its own may never end."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
+    if others:
+        _, left = await asyncio.wait(others, timeout=_LEAVE_S)
+        for task in left:
+            task.cancel()
+        await asyncio.wait(others, timeout=_LEAVE_S)
 
 
 def _hand_over(done: asyncio.Future[Published], receipt: Future[Published]) -> None:

@@ -9,7 +9,6 @@ async with AsyncMarketDataPublisher("localhost:50051", feed="venue-a") as publis
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,60 +19,19 @@ import grpc
 
 from tickgate.v1 import market_data_pb2, market_pb2
 from tickgate_client.call_errors import (
-    CallCancelled,
     CallError,
-    DeadlineExceeded,
     InvalidRequest,
-    Overloaded,
-    ServerUnavailable,
-    WrongWorker,
     error_of_call,
 )
 from tickgate_client.errors import PublisherClosed
 from tickgate_client.feeds.columns import check, cut, split_columns
 from tickgate_client.feeds.counts import TickTally
 from tickgate_client.feeds.lane import Lane
+from tickgate_client.feeds.settings import PASSING, Backoff, PublisherSettings
 from tickgate_client.feeds.tasks import end
 from tickgate_client.feeds.window import Message, Published, Receipts, messages_of
 from tickgate_client.feeds.workers import Workers
 from tickgate_client.routes import Routes
-
-PASSING = (ServerUnavailable, DeadlineExceeded, Overloaded, CallCancelled, WrongWorker)
-"""Errors after which a publisher connects and sends again: a server that restarts, is cut off, or has no room."""
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-"""Before it tries again: doubling, from the first to the longest; as the channels' own reconnecting."""
-
-_MAX_FEED_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherSettings:
-    """How a publisher publishes.
-
-    Attributes:
-        feed: Whose ticks these are: up to 32 bytes.
-        deadline_s: Longest wait for one acknowledgement before the connection is given up and what is unacknowledged is
-            sent again, in seconds.
-        patience_s: Longest time without any acknowledgement while ticks wait for one, in seconds; then the publisher
-            fails. `math.inf`: it never does.
-        window_ticks: Ticks that may be unacknowledged; what is published beyond waits.
-    """
-
-    feed: str
-    deadline_s: float
-    patience_s: float
-    window_ticks: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.feed.encode()) <= _MAX_FEED_BYTES:
-            raise ValueError(f"feed is {self.feed!r}, must be 1 to {_MAX_FEED_BYTES} bytes of UTF-8")
-        if not 0 < self.deadline_s < math.inf:
-            raise ValueError(f"deadline_s is {self.deadline_s}, must be positive and finite")
-        if not self.patience_s >= 0:
-            raise ValueError(f"patience_s is {self.patience_s}, must not be negative")
-        if self.window_ticks < 1:
-            raise ValueError(f"window_ticks is {self.window_ticks}, must be positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +251,7 @@ class AsyncMarketDataPublisher:
 
     async def _keep(self, lane: Lane, routes: Routes) -> None:
         """One stream after the other, until `finish`."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         while True:
             answers = lane.answers
             try:
@@ -305,9 +263,9 @@ class AsyncMarketDataPublisher:
                 self._lost(error, self._progress_at if len(self._receipts) else time.monotonic())
             else:
                 return
-            pause_s = FIRST_PAUSE_S if lane.answers > answers else pause_s
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if lane.answers > answers:
+                backoff.reset()
+            await backoff.pause()
             await self._look_elsewhere(routes)
 
     def _lost(self, error: CallError, since: float) -> None:
@@ -318,14 +276,13 @@ class AsyncMarketDataPublisher:
         self.last_error = error
 
     async def _first_routes(self) -> Routes:
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         while True:
             try:
                 return await self._workers.routes(self._settings.deadline_s)
             except PASSING as error:
                 self._lost(error, self._progress_at)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await backoff.pause()
 
     async def _look_elsewhere(self, known: Routes) -> None:
         """Ask for the topology, and have all move if it is another one; if nobody tells, the old one may still do."""
@@ -363,7 +320,7 @@ class AsyncMarketDataPublisher:
         """Send one worker its columns until they are acknowledged, or others have become their workers."""
         stub = self._workers.stub(fleet.routes.targets[worker])
         request = market_data_pb2.PublishBatchRequest(feed=self._settings.feed, ticks=columns)
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         while self._fleet is fleet:
             try:
                 response = await stub.PublishBatch(request, timeout=self._settings.deadline_s)
@@ -376,8 +333,7 @@ class AsyncMarketDataPublisher:
                 tally = TickTally()
                 tally.add(response.counts)
                 return tally
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await backoff.pause()
             await self._look_elsewhere(fleet.routes)
             await asyncio.sleep(0)  # those that move take their turn
         return await self._publish_part(columns, since)

@@ -25,9 +25,9 @@ from redis.backoff import NoBackoff
 
 from tickgate.v1 import market_pb2
 from tickgate_client.errors import BadTickEntry, SourceFailed
-from tickgate_client.feeds.publisher import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from tickgate_client.feeds.redis_entries import fields_of_tick, ticks_of_entry
 from tickgate_client.feeds.redis_scripts import LEAVE, SET_IDLE, TAKE
+from tickgate_client.feeds.settings import LONGEST_PAUSE_S, Backoff
 from tickgate_client.feeds.sources import SourceOptions, TickBatch, TickSource
 from tickgate_client.feeds.tasks import end
 from tickgate_client.feeds.window import RefusedTick
@@ -203,7 +203,7 @@ class RedisStreamsSource(TickSource):
 
     async def _again(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Call until Redis answers; raises SourceFailed for an answer that would be the same again."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         name = f"redis stream {self._of.stream}"
         while True:
             try:
@@ -212,7 +212,7 @@ class RedisStreamsSource(TickSource):
                 raise SourceFailed(name, str(error)) from error
             except _PASSING as error:
                 self._counts["reconnects"] += 1
-                if pause_s == FIRST_PAUSE_S:
+                if backoff.fresh:
                     _LOG.warning("%s: %s; trying again", name, error)
             except exceptions.ResponseError as error:
                 if "NOGROUP" not in str(error):
@@ -221,8 +221,7 @@ class RedisStreamsSource(TickSource):
                 _LOG.warning("%s: the group %s is gone, it is made anew", name, self._of.group)
                 await self._again(self._make_group)
                 continue
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await backoff.pause()
 
 
 def open_source(options: SourceOptions) -> RedisStreamsSource:
