@@ -27,6 +27,7 @@ from tickgate_client.execution import (
     GatewaySettings,
     NewOrder,
     OrderEnded,
+    OrderFilled,
     OrderGateway,
     OrderState,
     Outbox,
@@ -188,6 +189,20 @@ def test_an_approved_order_is_worked_and_every_step_of_it_reported(desk: Desk) -
     assert desk.broker.positions() == desk.outbox.positions() == server.positions() == {"A": 2.0}
     assert desk.ended() == [(1, OrderState.FILLED, 2.0)]
     assert desk.gateway.working == []
+
+
+def test_a_fill_that_the_venue_tells_again_counts_once(tmp_path: Path, server: ScriptedDesk) -> None:
+    with trading(tmp_path, server, terms=replace(TERMS, participation=0.2)) as desk:
+        told: list[Any] = []
+        desk.broker.subscribe(told.append)
+        desk.buy(size=4.0)
+        assert [one.remaining for one in told if isinstance(one, OrderFilled)] == [2.0]
+        for listener in tuple(desk.broker._listeners):
+            listener(told[-1])
+        assert [one.order_id for one in desk.gateway.working] == [1]
+        desk.pass_time(S, price=100.0)
+        assert desk.settled().positions() == {"A": 4.0}
+        assert desk.ended() == [(1, OrderState.FILLED, 4.0)]
 
 
 def test_hold_is_no_order_and_no_refusal(desk: Desk) -> None:
