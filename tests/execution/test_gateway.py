@@ -489,6 +489,16 @@ def test_a_halt_also_cancels_orders_that_close_positions(tmp_path: Path, server:
         assert desk.broker.positions() == {"A": 3.0}
 
 
+def test_while_positions_are_being_closed_no_new_risk_is_taken(desk: Desk) -> None:
+    desk.buy(size=3.0)
+    found = Signals({"size": 1.0})(signal_pb2.PredictRequest(tick=tick(S)))
+    found.signal.order_id = 9
+    desk.gateway.flatten()
+    assert desk.gateway.take(found, desk.now_ns).refusal is Refusal.POSITIONS_CLOSING
+    desk.pass_time(S)
+    assert desk.buy().refusal is None
+
+
 def test_while_a_position_is_being_closed_no_exit_adds_to_it(desk: Desk) -> None:
     desk.buy(size=3.0)
     desk.gateway.flatten()
