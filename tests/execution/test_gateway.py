@@ -27,6 +27,7 @@ from tickgate_client.execution import (
     GatewaySettings,
     NewOrder,
     OrderEnded,
+    OrderFilled,
     OrderGateway,
     OrderState,
     Outbox,
@@ -188,6 +189,20 @@ def test_an_approved_order_is_worked_and_every_step_of_it_reported(desk: Desk) -
     assert desk.broker.positions() == desk.outbox.positions() == server.positions() == {"A": 2.0}
     assert desk.ended() == [(1, OrderState.FILLED, 2.0)]
     assert desk.gateway.working == []
+
+
+def test_a_fill_that_the_venue_tells_again_counts_once(tmp_path: Path, server: ScriptedDesk) -> None:
+    with trading(tmp_path, server, terms=replace(TERMS, participation=0.2)) as desk:
+        told: list[Any] = []
+        desk.broker.subscribe(told.append)
+        desk.buy(size=4.0)
+        assert [one.remaining for one in told if isinstance(one, OrderFilled)] == [2.0]
+        for listener in tuple(desk.broker._listeners):
+            listener(told[-1])
+        assert [one.order_id for one in desk.gateway.working] == [1]
+        desk.pass_time(S, price=100.0)
+        assert desk.settled().positions() == {"A": 4.0}
+        assert desk.ended() == [(1, OrderState.FILLED, 4.0)]
 
 
 def test_hold_is_no_order_and_no_refusal(desk: Desk) -> None:
@@ -472,6 +487,16 @@ def test_a_halt_also_cancels_orders_that_close_positions(tmp_path: Path, server:
         desk.pass_time(S, price=100.0)
         assert desk.broker.open_orders() == []
         assert desk.broker.positions() == {"A": 3.0}
+
+
+def test_while_positions_are_being_closed_no_new_risk_is_taken(desk: Desk) -> None:
+    desk.buy(size=3.0)
+    found = Signals({"size": 1.0})(signal_pb2.PredictRequest(tick=tick(S)))
+    found.signal.order_id = 9
+    desk.gateway.flatten()
+    assert desk.gateway.take(found, desk.now_ns).refusal is Refusal.POSITIONS_CLOSING
+    desk.pass_time(S)
+    assert desk.buy().refusal is None
 
 
 def test_while_a_position_is_being_closed_no_exit_adds_to_it(desk: Desk) -> None:

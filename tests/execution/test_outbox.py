@@ -199,14 +199,30 @@ def test_after_a_failed_write_nothing_is_recorded_any_more_and_what_was_stays(tm
     path = tmp_path / "box"
     with Outbox(path) as outbox:
         outbox.fill(fill(1), 1)
-        os.close(outbox._file)
+        good = outbox._file
         outbox._file = os.open("/dev/full", os.O_WRONLY)
-        for _ in range(2):
-            with pytest.raises(OutboxUnwritable):
-                outbox.fill(fill(2), 2)
+        with pytest.raises(OutboxUnwritable):
+            outbox.fill(fill(2), 2)
+        os.close(outbox._file)
+        outbox._file = good  # half a record may stand there: there being room again changes nothing
+        with pytest.raises(OutboxUnwritable):
+            outbox.fill(fill(2), 2)
         assert outbox.positions() == {"S1": 2.0}
     with Outbox(path) as outbox:
         assert told(outbox) == ["f1"]
+
+
+def test_nothing_is_sent_that_could_not_be_flushed_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(file: int) -> None:
+        raise OSError(f"file {file}: input/output error")
+
+    with Outbox(tmp_path / "box") as outbox:
+        outbox.fill(fill(1), 1)
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(OutboxUnwritable, match="input/output error"):
+            outbox.to_send(1)
+        with pytest.raises(OutboxUnwritable):
+            outbox.fill(fill(2), 2)
 
 
 def test_a_closed_outbox_records_nothing(tmp_path: Path) -> None:

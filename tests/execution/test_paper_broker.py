@@ -14,6 +14,7 @@ from tickgate_client.execution import (
     CancelRefused,
     EmpiricalLatency,
     FixedLatency,
+    Latency,
     LognormalLatency,
     NewOrder,
     OrderAccepted,
@@ -199,6 +200,36 @@ def test_a_cancel_that_arrives_after_the_fill_loses() -> None:
     venue.broker.advance(2 * S)
     assert venue.kinds() == ["OrderAccepted", "OrderFilled", "CancelRefused"]
     assert venue.said[-1] == CancelRefused("o1", OrderState.FILLED, S + 100_000)
+
+
+class Scripted(Latency):
+    """Times as a test gives them, in nanoseconds."""
+
+    def __init__(self, *times_ns: int) -> None:
+        self._times_ns = list(times_ns)
+
+    def draw_ns(self, draws: Any) -> int:
+        del draws
+        return self._times_ns.pop(0)
+
+
+def test_a_cancel_does_not_overtake_the_order_that_was_sent_before_it() -> None:
+    venue = opened(replace(PLAIN, latency=Scripted(1_000_000, 1_000)))
+    venue.broker.submit(order())
+    venue.broker.cancel("o1")
+    venue.broker.advance(2 * S)
+    assert [(type(one).__name__, one.exchange_ts_ns - S) for one in venue.said if not isinstance(one, OrderFilled)] == [
+        ("OrderAccepted", 1_000_000),
+        ("CancelRefused", 1_000_000),
+    ]
+
+
+def test_volume_of_long_ago_may_not_be_taken_part_in() -> None:
+    venue = opened(replace(PLAIN, participation=0.1, span_s=10.0))
+    venue.broker.on_tick(tick(100 * S, trade=(100.0, 2.0)))
+    venue.broker.submit(order(size=5.0))
+    venue.broker.advance(101 * S)
+    assert [size for size, _ in venue.fills] == [pytest.approx(0.2)]
 
 
 def test_a_cancel_that_arrives_in_time_keeps_what_was_filled_and_no_more_comes() -> None:

@@ -43,12 +43,13 @@ class OrderChecks:
         self._monitor = monitor
         self._clock = clock
 
-    def refused(self, approval: Approval, units: float) -> tuple[Refusal, str] | None:
+    def refused(self, approval: Approval, units: float, *, closing: bool) -> tuple[Refusal, str] | None:
         """Why nothing of an approval may be sent now, the first reason that holds; None: it may.
 
         Args:
             approval: What was approved.
             units: That may still be filled of it, and of all other orders on its symbol and side.
+            closing: Positions are being closed.
         """
         desk = self._desk.view
         rules = [
@@ -63,6 +64,7 @@ class OrderChecks:
             rules += [
                 (desk.state is not DeskState.ACTIVE, Refusal.DESK_REDUCING, desk.why),
                 (not self._positions.agree, Refusal.POSITIONS_DIFFER, ""),
+                (closing, Refusal.POSITIONS_CLOSING, ""),
                 (alarm is not None, Refusal.SLA_HELD, causes),
             ]
         return next(((refusal, text) for holds, refusal, text in rules if holds), None)

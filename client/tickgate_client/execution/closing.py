@@ -38,6 +38,11 @@ class Closing:
         self._valid_ns = int(valid_s * 1e9)
         self._open: dict[str, NewOrder] = {}
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether positions are to be closed, or are being."""
+        return self.wanted or bool(self._open)
+
     def begin(self, prices: Mapping[str, float]) -> None:
         """Send an order for each position at the venue; one without a known price stays, and is logged."""
         self.wanted = False

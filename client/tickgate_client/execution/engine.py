@@ -63,10 +63,14 @@ async def events_of(engine: ExecutionEngine, capacity: int = 65_536) -> AsyncIte
     """
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[OrderEvent] = asyncio.Queue()
+    overrun = False
 
     def take(event: OrderEvent) -> None:
-        if waiting.qsize() <= capacity:  # the one over it tells the reader
+        nonlocal overrun
+        if waiting.qsize() < capacity:
             waiting.put_nowait(event)
+        else:
+            overrun = True
 
     def hand_over(event: OrderEvent) -> None:
         loop.call_soon_threadsafe(take, event)
@@ -74,7 +78,7 @@ async def events_of(engine: ExecutionEngine, capacity: int = 65_536) -> AsyncIte
     unsubscribe = engine.subscribe(hand_over)
     try:
         while True:
-            if waiting.qsize() > capacity:
+            if overrun:
                 raise EventsOverrun(capacity)
             yield await waiting.get()
     finally:

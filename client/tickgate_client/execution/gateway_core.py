@@ -280,7 +280,8 @@ class GatewayCore:
             and (parent.approval.symbol, parent.approval.side) == (approval.symbol, approval.side)
         )
         others += self._closing.units(approval.symbol, approval.side)
-        return self.checks.refused(approval, approval.size - filled + others)
+        units = approval.size - filled + others
+        return self.checks.refused(approval, units, closing=self._closing.is_under_way)
 
     def _finish(self, parent: ParentOrder) -> None:
         end = parent.end

@@ -31,6 +31,8 @@ class Refusal(StrEnum):
     """The desk only reduces, and the order does not."""
     POSITIONS_DIFFER = "POSITIONS_DIFFER"
     """Positions were not compared yet, or differ, and the order does not reduce what the venue has."""
+    POSITIONS_CLOSING = "POSITIONS_CLOSING"
+    """Positions are being closed, and the order does not reduce."""
     SLA_HELD = "SLA_HELD"
     """An objective is in breach, and the order does not reduce."""
     OUTBOX_FULL = "OUTBOX_FULL"
