@@ -98,13 +98,16 @@ def without(found: dict[str, Any]) -> dict[str, int]:
     return {why: one["decisions"] for why, one in found["without"].items()}
 
 
-@pytest.fixture(scope="module", params=["micro10", "micro32"])
-def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A forest, which the fast lane serves, and a linear function."""
-    folder = tmp_path_factory.mktemp("models")
-    publish = publish_forest if request.param == "micro10" else publish_logistic
-    publish(folder, name="m", features=feature_set(request.param, GAP_NS), latency_budget_ms=60_000.0)
+def repository(folder: Path, name: str) -> Path:
+    """A forest, which the fast lane serves, of `micro10`; a linear function of `micro32`."""
+    publish = publish_forest if name == "micro10" else publish_logistic
+    publish(folder, name="m", features=feature_set(name, GAP_NS), latency_budget_ms=60_000.0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repository(tmp_path_factory.mktemp("models"), "micro32")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,15 @@ def test_what_was_served_of_a_file_is_what_training_computes_of_it(journal: Path
     assert set(reasons) == {"WARM_UP", "REJECTED", "OWN_FEATURES"} | ({"REFUSED"} & set(reasons))
     assert found["equal"] + sum(reasons.values()) == found["decisions"]
     assert found["file"]["rows"] - found["file"]["accepted"] == reasons["REJECTED"] - 1  # symbol C has no row
+
+
+def test_what_the_fast_lane_served_is_what_training_computes(
+    tmp_path: Path, requests: list[pb.PredictRequest], data: Path
+) -> None:
+    models = repository(tmp_path / "models", "micro10")
+    status, found = compare(record(tmp_path / "journal", models, requests), data)
+    assert status == 0
+    assert found["equal"] > 600
 
 
 def test_ticks_without_a_number_are_found_by_stamp_and_place(tmp_path: Path, models: Path) -> None:
