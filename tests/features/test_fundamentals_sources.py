@@ -34,7 +34,7 @@ from tickgate_server.features.fundamentals_feed import (
 from tickgate_server.features.fundamentals_file import Columns, read
 from tickgate_server.features.fundamentals_http import HttpSource, HttpTerms
 from tickgate_server.features.fundamentals_json import JsonInvalid, rows_of
-from tickgate_server.features.fundamentals_table import FundamentalsInvalid, build, pack, parse
+from tickgate_server.features.fundamentals_table import FundamentalsInvalid, FundamentalsTable, build, pack, parse
 from tickgate_server.fundamentals_commands import fundamentals
 from tickgate_server.fundamentals_sources import fundamentals_source
 from tickgate_server.models.registry import load_repository
@@ -149,6 +149,13 @@ def test_a_value_published_late_is_seen_by_no_earlier_tick_in_serving_or_trainin
     )  # fmt: skip
     joined = training.join(trades, frame, ["eps"], FUNDAMENTALS[0].maximum_age_ns)
     assert joined[10:, 0].tolist() == seen
+
+
+def next_of(feed: FundamentalsFeed) -> FundamentalsTable:
+    """What the feed reads next."""
+    while (found := feed.take()) is None:
+        threading.Event().wait(0.01)
+    return found.table
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -317,11 +324,9 @@ def test_a_failed_refresh_keeps_what_is_in_force_and_the_next_good_one_is_taken(
     settle()
     assert feed.take() is None
     document.body = as_json(PUBLISHED[1:])
-    found = None
-    while found is None:
-        found = feed.take()
+    found = next_of(feed)
     feed.close()
-    assert pack(found.table) == table_of(PUBLISHED[1:])
+    assert pack(found) == table_of(PUBLISHED[1:])
 
 
 def test_a_start_without_the_server_goes_on_with_what_was_kept(tmp_path: Path) -> None:
@@ -430,10 +435,7 @@ def test_a_redis_that_is_gone_keeps_what_is_in_force_and_is_asked_again(tmp_path
         assert feed.take() is None
         server.start()
         pushed(server, "", PUBLISHED[1:])
-        found = None
-        while found is None:
-            found = feed.take()
-        assert pack(found.table) == table_of(PUBLISHED[1:])
+        assert pack(next_of(feed)) == table_of(PUBLISHED[1:])
         feed.close()
 
 

@@ -202,8 +202,8 @@ def beginning(capture: Path, place: Path, lines: int) -> Path:
 
 def test_a_real_server_over_a_real_capture_serves_what_training_computes(tmp_path: Path) -> None:
     publish_logistic(tmp_path / "models", features=feature_set("micro32", GAP_NS), latency_budget_ms=60_000.0)
-    source = str(beginning(capture_path(SPOT_ETH), tmp_path / "capture", lines=8_000))
-    with served(tmp_path / "models", "--clock", "replay") as server:
+    source = str(beginning(capture_path(SPOT_ETH), tmp_path / "capture", lines=5_000))
+    with served(tmp_path / "models", "--clock", "replay", environment={"TICKGATE_OBSERVER__MODE": "thread"}) as server:
         shape = ["--format", "binance", "--target", server.address, "--deadline-ms", "30000", "--stream"]
         done = run("replay-ticks", source, *shape)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -211,7 +211,7 @@ def test_a_real_server_over_a_real_capture_serves_what_training_computes(tmp_pat
         status, found = compare(server.process.journal, source, "--format", "binance")
     assert status == 0
     assert found["decisions"] == found["file"]["rows"]
-    assert found["equal"] > 1_000
+    assert found["equal"] > 500
     assert set(without(found)) == {"WARM_UP"}
 
 
