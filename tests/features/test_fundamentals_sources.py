@@ -24,11 +24,17 @@ from tests.support.redis_server import RedisServer, redis_server
 
 from tickgate_server.app import feed_fundamentals
 from tickgate_server.config import FundamentalsSection, Settings
-from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed, FundamentalsSource
+from tickgate_server.features.fundamentals_feed import (
+    FileSource,
+    FundamentalsFeed,
+    FundamentalsSource,
+    load,
+    newest_kept,
+)
 from tickgate_server.features.fundamentals_file import Columns, read
 from tickgate_server.features.fundamentals_http import HttpSource, HttpTerms
 from tickgate_server.features.fundamentals_json import JsonInvalid, rows_of
-from tickgate_server.features.fundamentals_table import FundamentalsInvalid, build, pack, parse
+from tickgate_server.features.fundamentals_table import FundamentalsInvalid, FundamentalsTable, build, pack, parse
 from tickgate_server.fundamentals_commands import fundamentals
 from tickgate_server.fundamentals_sources import fundamentals_source
 from tickgate_server.models.registry import load_repository
@@ -118,13 +124,14 @@ def test_a_value_published_late_is_seen_by_no_earlier_tick_in_serving_or_trainin
     models, journal = tmp_path / "models", tmp_path / "journal"
     publish_logistic(models, features=TEN, latency_budget_ms=60_000.0)
     requests = zigzag("A", 20)
-    source.state()
-    read_back = parse("source", source.read())
     with served(load_repository(models), journal, source) as (_, answers):  # type: ignore[arg-type] # a source all the same
         for request in requests:
             predict(answers, request)
     seen = [float(vector[10]) for vector in vectors(journal, "A") if vector.size]
     assert seen == [1.0] * 5 + [2.0] * 5  # trades 10 to 19 are ready, one a second
+    kept = newest_kept(journal)
+    assert kept is not None
+    read_back = load(kept).table
     frame = pl.DataFrame(
         {
             "symbol": [read_back.symbols[0]] * 3,
@@ -142,6 +149,13 @@ def test_a_value_published_late_is_seen_by_no_earlier_tick_in_serving_or_trainin
     )  # fmt: skip
     joined = training.join(trades, frame, ["eps"], FUNDAMENTALS[0].maximum_age_ns)
     assert joined[10:, 0].tolist() == seen
+
+
+def next_of(feed: FundamentalsFeed) -> FundamentalsTable:
+    """What the feed reads next."""
+    while (found := feed.take()) is None:
+        threading.Event().wait(0.01)
+    return found.table
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -210,15 +224,21 @@ def document() -> Iterator[Document]:
         yield found
 
 
+def fetched(source: HttpSource) -> bytes:
+    """What the reading process would write of what was fetched."""
+    assert source._file is not None
+    return pack(read(source._file.path, Columns()))
+
+
 def test_what_did_not_change_is_not_sent_again(document: Document) -> None:
     source = HttpSource(document.url, Columns())
     first = source.state()
-    assert source.read() == table_of(PUBLISHED)
+    assert source.read() == fetched(source) == table_of(PUBLISHED)
     assert source.state() == first
     assert document.answered == [200, 304]
     document.body = as_json(PUBLISHED[:2])
     assert source.state() != first
-    assert source.read() == table_of(PUBLISHED[:2])
+    assert fetched(source) == table_of(PUBLISHED[:2])
     assert document.answered == [200, 304, 200]
 
 
@@ -243,11 +263,11 @@ def test_the_content_type_says_how_it_is_read(document: Document, tmp_path: Path
     source = HttpSource(document.url, Columns())
     document.body, document.content_type = as_csv(PUBLISHED), "text/csv; charset=utf-8"
     source.state()
-    assert source.read() == table_of(PUBLISHED)
+    assert fetched(source) == table_of(PUBLISHED)
     pl.DataFrame(PUBLISHED, schema=list(COLUMNS), orient="row").write_parquet(tmp_path / "p")
     document.body, document.content_type = (tmp_path / "p").read_bytes(), "application/vnd.apache.parquet"
     source.state()
-    assert source.read() == table_of(PUBLISHED)
+    assert fetched(source) == table_of(PUBLISHED)
     document.content_type = "text/html"
     document.etag = False
     with pytest.raises(FundamentalsInvalid, match=r"content type: expected one of .*, found text/html"):
@@ -304,11 +324,9 @@ def test_a_failed_refresh_keeps_what_is_in_force_and_the_next_good_one_is_taken(
     settle()
     assert feed.take() is None
     document.body = as_json(PUBLISHED[1:])
-    found = None
-    while found is None:
-        found = feed.take()
+    found = next_of(feed)
     feed.close()
-    assert pack(found.table) == table_of(PUBLISHED[1:])
+    assert pack(found) == table_of(PUBLISHED[1:])
 
 
 def test_a_start_without_the_server_goes_on_with_what_was_kept(tmp_path: Path) -> None:
@@ -417,10 +435,7 @@ def test_a_redis_that_is_gone_keeps_what_is_in_force_and_is_asked_again(tmp_path
         assert feed.take() is None
         server.start()
         pushed(server, "", PUBLISHED[1:])
-        found = None
-        while found is None:
-            found = feed.take()
-        assert pack(found.table) == table_of(PUBLISHED[1:])
+        assert pack(next_of(feed)) == table_of(PUBLISHED[1:])
         feed.close()
 
 

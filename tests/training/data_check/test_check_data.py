@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.real_data import CAPTURES, USDM_BTC, capture, capture_path
+from tests.support.real_data import SPOT_ETH, USDM_BTC, capture, capture_path
 from tests.training.data_check.files import SECOND_NS, START_NS, line, quiet, write
 
 from tickgate_server.errors import FieldInvalid
@@ -253,7 +253,7 @@ def test_a_clock_that_runs_behind_is_moved_by_the_least_that_makes_sense_and_the
     assert rows_of(check(path, "binance", Terms(offset_ns=0))) == {"FROM_FUTURE": 3}
 
 
-@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize("name", [SPOT_ETH, USDM_BTC])
 def test_a_real_capture_in_the_order_of_arrival(name: str) -> None:
     found = check(str(capture_path(name)), "binance")
     (one,) = found["symbols"]

@@ -98,13 +98,16 @@ def without(found: dict[str, Any]) -> dict[str, int]:
     return {why: one["decisions"] for why, one in found["without"].items()}
 
 
-@pytest.fixture(scope="module", params=["micro10", "micro32"])
-def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A forest, which the fast lane serves, and a linear function."""
-    folder = tmp_path_factory.mktemp("models")
-    publish = publish_forest if request.param == "micro10" else publish_logistic
-    publish(folder, name="m", features=feature_set(request.param, GAP_NS), latency_budget_ms=60_000.0)
+def repository(folder: Path, name: str) -> Path:
+    """A forest, which the fast lane serves, of `micro10`; a linear function of `micro32`."""
+    publish = publish_forest if name == "micro10" else publish_logistic
+    publish(folder, name="m", features=feature_set(name, GAP_NS), latency_budget_ms=60_000.0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repository(tmp_path_factory.mktemp("models"), "micro32")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +162,15 @@ def test_what_was_served_of_a_file_is_what_training_computes_of_it(journal: Path
     assert found["file"]["rows"] - found["file"]["accepted"] == reasons["REJECTED"] - 1  # symbol C has no row
 
 
+def test_what_the_fast_lane_served_is_what_training_computes(
+    tmp_path: Path, requests: list[pb.PredictRequest], data: Path
+) -> None:
+    models = repository(tmp_path / "models", "micro10")
+    status, found = compare(record(tmp_path / "journal", models, requests), data)
+    assert status == 0
+    assert found["equal"] > 600
+
+
 def test_ticks_without_a_number_are_found_by_stamp_and_place(tmp_path: Path, models: Path) -> None:
     plain = trades(2, 500, numbered=False)
     path = tmp_path / "ticks.csv"
@@ -190,8 +202,8 @@ def beginning(capture: Path, place: Path, lines: int) -> Path:
 
 def test_a_real_server_over_a_real_capture_serves_what_training_computes(tmp_path: Path) -> None:
     publish_logistic(tmp_path / "models", features=feature_set("micro32", GAP_NS), latency_budget_ms=60_000.0)
-    source = str(beginning(capture_path(SPOT_ETH), tmp_path / "capture", lines=8_000))
-    with served(tmp_path / "models", "--clock", "replay") as server:
+    source = str(beginning(capture_path(SPOT_ETH), tmp_path / "capture", lines=5_000))
+    with served(tmp_path / "models", "--clock", "replay", environment={"TICKGATE_OBSERVER__MODE": "thread"}) as server:
         shape = ["--format", "binance", "--target", server.address, "--deadline-ms", "30000", "--stream"]
         done = run("replay-ticks", source, *shape)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -199,7 +211,7 @@ def test_a_real_server_over_a_real_capture_serves_what_training_computes(tmp_pat
         status, found = compare(server.process.journal, source, "--format", "binance")
     assert status == 0
     assert found["decisions"] == found["file"]["rows"]
-    assert found["equal"] > 1_000
+    assert found["equal"] > 500
     assert set(without(found)) == {"WARM_UP"}
 
 
