@@ -13,7 +13,7 @@ from tests.store.feeding import (
     with_faults,
 )
 from tests.support.packages import publish_forest
-from tests.support.risk import instrument, universe
+from tests.support.risk import instrument
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import EngineSettings
@@ -25,6 +25,7 @@ from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.replay import replay
 from tickgate_server.states.codec import pack_state
 from tickgate_server.states.file import keep, read_kept
+from tickgate_server.ticks.instruments import Universe
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def ticks_of(requests: list[pb.PredictRequest]) -> list[Tick]:
 
 
 def engine(registry: ModelRegistry, folder: Path, *listed: str) -> Publishing:
-    known = universe(*(instrument(symbol) for symbol in listed)) if listed else None
+    known = Universe({symbol: instrument(symbol) for symbol in listed}, closed=False)
     return Publishing(registry, Clock(0), folder, settings=EngineSettings(capacity=16, replay=True), universe=known)
 
 
