@@ -187,7 +187,7 @@ def test_a_redis_that_was_restarted_empty_gets_every_state_again(
     with serving(registry, folder) as (_, answers):
         ask(answers, feed("ABC", 100))
     with kept(settings_of(redis), folder, models):
-        until(lambda: redis.client().zcard(KEYS.states()) == 3)
+        until(lambda: redis.client().zcard(KEYS.states()) == 3 and status_of(folder).connected)
         redis.kill()
         until(lambda: not status_of(folder).connected)
         assert "refused" in status_of(folder).why.lower() or "closed" in status_of(folder).why.lower()

@@ -10,12 +10,12 @@ from tests.store.feeding import (
     engine_images,
     feed,
     replica_images,
+    ticks_of,
     with_faults,
 )
 from tests.support.packages import publish_forest
 from tests.support.risk import instrument
 
-from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import EngineSettings
 from tickgate_server.features.schema import micro32
 from tickgate_server.journal.entries import ControlEntry
@@ -39,17 +39,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def registry(models: Path) -> ModelRegistry:
     return load_repository(models, "all")
-
-
-def ticks_of(requests: list[pb.PredictRequest]) -> list[Tick]:
-    found = []
-    for request in requests:
-        tick = request.tick
-        trade = (tick.trade.price, tick.trade.size) if tick.HasField("trade") else None
-        quote = tick.quote
-        numbers = (quote.bid, quote.ask, quote.bid_size, quote.ask_size) if tick.HasField("quote") else None
-        found.append(Tick(tick.symbol, tick.exchange_ts_ns, tick.sequence, trade, numbers))
-    return found
 
 
 def engine(registry: ModelRegistry, folder: Path, *listed: str) -> Publishing:
