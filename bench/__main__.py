@@ -10,13 +10,33 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-from bench import archive, features, forest, gate, gateways, ghz, halt, models, parity, rpc, sla, stages, store, swaps
+from bench import (
+    archive,
+    features,
+    forest,
+    gate,
+    gateways,
+    ghz,
+    halt,
+    ingest,
+    models,
+    parity,
+    rpc,
+    scrape,
+    sla,
+    stages,
+    store,
+    swaps,
+)
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "gateways", "swaps")
-LONG_PARTS = ("parity", "archive", "store")
+PARTS = (
+    *("stages", "features", "gate", "halt", "queue", "aio", "empty", "forest", "ghz", "sla", "gateways", "ingest"),
+    "swaps",
+)
+LONG_PARTS = ("parity", "archive", "store", "scrape")
 
 
 @click.command()
@@ -25,7 +45,7 @@ LONG_PARTS = ("parity", "archive", "store")
     "parts",
     type=click.Choice(PARTS + LONG_PARTS),
     multiple=True,
-    help="Only these; all but the long ones (parity, archive, store) if not given.",
+    help="Only these; all but the long ones (parity, archive, store, scrape) if not given.",
 )
 @click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Pairs of server and floor.")
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each run.")
@@ -51,9 +71,11 @@ def main(parts: tuple[str, ...], pairs: int, seconds: float, shapes: int, *, gbt
             "forest": lambda: [forest.forest_table(largest=gbt_c)],
             "ghz": lambda: [ghz.ghz(repository)],
             "sla": lambda: sla.sla(repository),
-            "gateways": lambda: [gateways.gateways(repository)],
+            "gateways": lambda: [gateways.gateways(repository, pairs)],
             "swaps": lambda: swaps.swaps(pairs, seconds, 300),
+            "ingest": lambda: ingest.ingest(repository, pairs, seconds),
             "parity": lambda: [parity.parity()],
+            "scrape": lambda: scrape.scrape(pairs, seconds),
             "archive": lambda: [archive.archive()],
             "store": lambda: store.store(repository, pairs, seconds),
         }

@@ -18,12 +18,11 @@ from tickgate.v1 import PredictRequest
 from tickgate_client import LatencySummary, Percentiles, SignalClient, read_csv, write_csv
 
 TICKS = 10_000
-PAIRS = 5
 _GATEWAY = Path(__file__).resolve().parents[1] / "examples" / "gateway-go"
 _DEADLINE_S = 30.0
 
 
-def gateways(repository: Path) -> Table:
+def gateways(repository: Path, pairs: int) -> Table:
     """Medians of alternating runs, each of as many ticks of a symbol of its own, one in flight.
 
     Request ids are a run's own too: one that was asked before would be answered as a repeat.
@@ -33,13 +32,13 @@ def gateways(repository: Path) -> Table:
     """
     if shutil.which("go") is None:
         raise SystemExit("bench: the gateway in Go needs go, which is not installed")
-    subprocess.run(["make", "-C", str(_GATEWAY), f"PYTHON={sys.executable}"], check=True)  # noqa: S607
+    subprocess.run(["make", "-s", "-C", str(_GATEWAY), f"PYTHON={sys.executable}"], check=True)  # noqa: S607
     clients: dict[str, Callable[..., LatencySummary]] = {"Python": _python, "Go": _go}
     found: dict[tuple[str, bool], list[LatencySummary]] = {}
     symbols = (f"SYM{number}" for number in itertools.count())
     with tempfile.TemporaryDirectory(prefix="tickgate-bench-ticks-") as folder, servers.tickgate(repository) as address:
         path = Path(folder) / "ticks.csv"
-        for pair in range(PAIRS + 1):
+        for pair in range(pairs + 1):
             for stream in (False, True):
                 for name in list(clients) if pair % 2 == 0 else list(clients)[::-1]:
                     symbol = next(symbols)
@@ -47,7 +46,7 @@ def gateways(repository: Path) -> Table:
                     summary = clients[name](address, path, symbol, stream=stream)
                     if pair:  # the first one warms everybody up
                         found.setdefault((name, stream), []).append(summary)
-    return _table(found)
+    return _table(found, pairs)
 
 
 def _python(address: str, path: Path, symbol: str, *, stream: bool) -> LatencySummary:
@@ -75,8 +74,8 @@ def _go(address: str, path: Path, symbol: str, *, stream: bool) -> LatencySummar
     return LatencySummary(**{part: Percentiles(**latency[part]) for part in ("round_trip", "server", "network")})
 
 
-def _table(found: dict[tuple[str, bool], list[LatencySummary]]) -> Table:
-    table = Table(title=f"us, 1 in flight, medians of {PAIRS} alternating runs of {TICKS:,} ticks; max: the largest")
+def _table(found: dict[tuple[str, bool], list[LatencySummary]], pairs: int) -> Table:
+    table = Table(title=f"us, 1 in flight, medians of {pairs} runs of {TICKS:,}; max: the largest")
     for heading in ("gateway", "method", "", "p50", "p99", "p99.9", "max"):
         table.add_column(heading, justify="right" if heading.startswith(("p", "max")) else "left")
     for (name, stream), runs in sorted(found.items(), key=lambda item: (item[0][1], item[0][0])):

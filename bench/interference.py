@@ -36,7 +36,7 @@ while True:
     connection.request("GET", "/metrics")
     connection.getresponse().read()
     connection.close()
-    due += 0.1
+    due += float(sys.argv[2])
     time.sleep(max(0.0, due - time.monotonic()))
 """
 _FSYNC = """
@@ -69,6 +69,11 @@ class Disturbance:
                     raise SystemExit(f"bench: {self.name} ended with status {process.returncode}")
             finally:
                 process.kill()
+
+
+def scraping(metrics: str, every_s: float) -> Disturbance:
+    """A scraper of an endpoint."""
+    return Disturbance(f"a scrape every {every_s * 1e3:,.0f} ms", _SCRAPE, (metrics, str(every_s)))
 
 
 @contextmanager
@@ -134,7 +139,7 @@ def main(pairs: int, seconds: float, transport: str, journal: Path | None, only:
         arguments = ("--clock", "replay", "--transport", transport, "--journal", beside + "/journal")
         with served(folder / "models", *arguments, observed=True) as server:
             disturbances = [
-                Disturbance("a scrape every 100 ms", _SCRAPE, (server.metrics,)),
+                scraping(server.metrics, 0.1),
                 Disturbance("64 KiB and fsync every 20 ms", _FSYNC, (beside + "/other", "0.02")),
                 Disturbance("64 KiB and fsync, without pause", _FSYNC, (beside + "/other", "0")),
             ]

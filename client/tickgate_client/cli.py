@@ -21,6 +21,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "config": "Show the settings in force, and where each came from.",
         "demo": "Train on S&P 500 and NASDAQ bars, serve, replay the last year, show the signals.",
         "explain": "Explain one decision: its tick, features, prediction and why, checks and limits, timings.",
+        "export-features": "Write the newest vectors of SYMBOLS from Redis to an Arrow or Parquet file.",
         "feed": "Publish market data from a source: each tick at least once, a symbol's in order.",
         "fundamentals": "Share slow values of the symbols with every server, through Redis.",
         "halt": "Kill switch: let no order pass, and have clients cancel their working ones.",

@@ -26,6 +26,9 @@
     ├── PublisherClosed                                  nothing is published any more
     ├── TradingHeld(objective, policy, causes)           the SLA is in breach: no new risk
     ├── BadSlaFile(path, where, found, expected)
+    ├── BadPaperConfig(path, where, found, expected)      in `paper.config`
+    ├── ServerNotStarted(log, said)                      in `paper.server`
+    ├── those of orders and their outbox                 drawn in `execution.errors`
     └── ExtraMissing(feature, extra, cause)
 
 Those with a gRPC status live in `call_errors`: the command line must not import gRPC before a verb has set it up.

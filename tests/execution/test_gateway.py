@@ -391,8 +391,8 @@ def test_a_lost_server_cancels_what_works_and_counts_as_halted_until_it_is_heard
         server.start(port)
         until(lambda: desk.gateway.desk.view.state is DeskState.ACTIVE)
         assert desk.settled().states(1)[-1] == "CANCELLED"
-        assert not desk.gateway.checks.positions_agree
-        until(lambda: desk.gateway.step() or desk.gateway.checks.positions_agree)
+        assert not desk.gateway.positions.agree
+        until(lambda: desk.gateway.step() or desk.gateway.positions.agree)
         assert desk.server.positions() == desk.outbox.positions()
 
 
@@ -411,15 +411,22 @@ def test_a_desk_that_says_nothing_any_more_is_lost(tmp_path: Path, server: Scrip
 def test_a_breach_holds_new_risk_before_the_next_order_and_lets_exits_pass(
     tmp_path: Path, server: ScriptedDesk
 ) -> None:
-    objective = Objective("signals", limit_us=1e7, target=0.9, stall_us=2e7, clean_s=0.02, burn_rules=())
-    with SlaMonitor([objective]) as monitor, trading(tmp_path, server, monitor=monitor) as desk:
+    objective = Objective("signals", limit_us=1e7, target=0.9, stall_us=2e7, clean_s=1.0, burn_rules=())
+    now = [S]
+    with (
+        SlaMonitor([objective], clock=lambda: now[0]) as monitor,
+        trading(tmp_path, server, monitor=monitor) as desk,
+    ):
         assert desk.buy().refusal is None
         monitor.record(int(3e10))  # a call of 30 s
         refused = desk.buy()
         assert refused.refusal is Refusal.SLA_HELD
         assert "signals: LATENCY_STALL" in refused.text
         assert desk.ask(action=signal_pb2.ACTION_SELL, limit_price=99.0, reducing=True, size=2.0).refusal is None
-        until(lambda: desk.ask() and monitor.may_add_risk)
+        monitor.look()
+        now[0] += S + 1
+        desk.ask()  # a good call, begun after everything that was wrong
+        monitor.look()
         assert desk.buy().refusal is None
 
 
@@ -452,6 +459,46 @@ def test_flatten_cancels_and_closes_every_position_and_tells_the_fills_alone(des
     closing = [(one.symbol, one.side, one.size) for one in desk.server.fills.values() if one.order_id == 0]
     assert sorted(closing) == [("A", 2, 3.0), ("B", 1, 1.0)]
     assert desk.ended()[-1] == (3, OrderState.CANCELLED, 0.0)
+
+
+def test_a_halt_also_cancels_orders_that_close_positions(tmp_path: Path, server: ScriptedDesk) -> None:
+    with trading(tmp_path, server, terms=replace(TERMS, participation=0.3)) as desk:
+        desk.buy(size=3.0)  # all that the traded volume allows: what closes it waits
+        desk.gateway.flatten()
+        desk.pass_time(1)
+        assert [one.order.size for one in desk.broker.open_orders()] == [3.0]
+        server.set_state(HALTED)
+        until(lambda: any(isinstance(one, DeskChanged) and one.view.state is DeskState.HALTED for one in desk.heard))
+        desk.pass_time(S, price=100.0)
+        assert desk.broker.open_orders() == []
+        assert desk.broker.positions() == {"A": 3.0}
+
+
+def test_while_a_position_is_being_closed_no_exit_adds_to_it(desk: Desk) -> None:
+    desk.buy(size=3.0)
+    desk.gateway.flatten()
+    desk.server.set_state(REDUCING)
+    until(lambda: desk.gateway.desk.view.state is DeskState.REDUCING)
+    answer = Signals({"action": signal_pb2.ACTION_SELL, "limit_price": 99.0, "reducing": True, "size": 1.0})
+    found = answer(signal_pb2.PredictRequest(tick=tick(S)))
+    found.signal.order_id = 9
+    assert desk.gateway.take(found, desk.now_ns).refusal is Refusal.DESK_REDUCING
+
+
+def test_a_reducing_schedule_goes_on_while_the_desk_reduces(tmp_path: Path, server: ScriptedDesk) -> None:
+    with trading(tmp_path, server, plan=lambda approval: twap(approval.size, 3 * S, 3)) as desk:
+        desk.buy(size=3.0)
+        for _ in range(3):
+            desk.pass_time(S, price=100.0)
+            desk.broker.advance(desk.now_ns)
+        assert desk.broker.positions() == {"A": 3.0}
+        desk.ask(action=signal_pb2.ACTION_SELL, limit_price=99.0, reducing=True, size=3.0)
+        server.set_state(REDUCING)
+        until(lambda: desk.gateway.desk.view.state is DeskState.REDUCING)
+        for _ in range(3):
+            desk.pass_time(S, price=100.0)
+            desk.broker.advance(desk.now_ns)
+        assert desk.broker.positions() == {}
 
 
 # -- positions ---------------------------------------------------------------------------------------------------------
@@ -487,7 +534,7 @@ def test_positions_of_others_are_left_out_where_symbols_are_named(tmp_path: Path
 
 
 def test_without_an_answer_of_the_server_nothing_is_known_and_no_risk_taken(desk: Desk) -> None:
-    desk.gateway.settings = replace(SETTINGS, report_timeout_s=0.05)
+    desk.gateway.positions.report_timeout_s = 0.05
     desk.server.refuse = lambda _report: pb.ReportResponse(code=14)
     desk.buy()
     found = desk.gateway.reconcile()
@@ -495,7 +542,7 @@ def test_without_an_answer_of_the_server_nothing_is_known_and_no_risk_taken(desk
     assert "has not taken 2 reports" in found.text
     assert desk.buy().refusal is Refusal.POSITIONS_DIFFER
     desk.server.refuse = lambda _report: None
-    desk.gateway.settings = SETTINGS
+    desk.gateway.positions.report_timeout_s = LATE_S
     assert desk.gateway.reconcile().agrees
 
 

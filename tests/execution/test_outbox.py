@@ -30,6 +30,7 @@ from tickgate_client.execution import (
     OutboxUnwritable,
     Side,
 )
+from tickgate_client.execution.records import encode
 
 ROOT = Path(__file__).parents[2]
 CANCELLED = pb.ORDER_STATE_CANCELLED
@@ -267,6 +268,15 @@ def test_a_file_that_is_no_outbox_is_refused_and_left_as_it_is(tmp_path: Path) -
     with pytest.raises(OutboxDamaged, match="expected a record of an outbox"):
         Outbox(path)
     assert path.read_text() == "something else"
+
+
+def test_a_record_of_a_kind_that_is_not_known_is_refused_and_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "box"
+    written(path, 1)
+    later = encode(9, {"sequence": 5})  # type: ignore[arg-type]  # of a version to come
+    path.write_bytes(path.read_bytes() + later)
+    with pytest.raises(OutboxDamaged, match="a record of kind 9"):
+        Outbox(path)
 
 
 # -- kill -9 -----------------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ class Asked:
 
     def __init__(self, folder: Path) -> None:
         self.models = folder / "models"
-        publish_forest(self.models, name="trees")
-        publish_logistic(self.models, name="line")
+        publish_forest(self.models, name="trees", latency_budget_ms=60_000.0)
+        publish_logistic(self.models, name="line", latency_budget_ms=60_000.0)
         self.journal, self.archive = folder / "journal", folder / "log"
         engine = Operated(self.journal, self.models)
         self.answers: dict[str, pb.PredictResponse] = {}

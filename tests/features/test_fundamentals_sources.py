@@ -22,6 +22,7 @@ from tests.support.messages import START_NS, zigzag
 from tests.support.packages import publish_logistic
 from tests.support.redis_server import RedisServer, redis_server
 
+from tickgate_server.app import feed_fundamentals
 from tickgate_server.config import FundamentalsSection, Settings
 from tickgate_server.features.fundamentals_feed import FileSource, FundamentalsFeed, FundamentalsSource
 from tickgate_server.features.fundamentals_file import Columns, read
@@ -489,3 +490,17 @@ def test_the_settings_choose_the_source(redis: RedisServer, tmp_path: Path) -> N
         fundamentals_source(
             Settings.model_validate({"fundamentals": {"url": "http://h/", "token_file": tmp_path / "no"}})
         )
+
+
+def test_a_server_feeds_on_what_the_settings_name(redis: RedisServer, document: Document, tmp_path: Path) -> None:
+    path = tmp_path / "fundamentals.json"
+    path.write_bytes(as_json(PUBLISHED))
+    store = pushed(redis, "app:", PUBLISHED)
+    sections: list[dict[str, object]] = [{"file": path}, {"url": document.url}, {"store": True}]
+    for section in sections:
+        settings = Settings.model_validate({"fundamentals": section, "store": store, "journal": {"folder": tmp_path}})
+        feed = feed_fundamentals(settings)
+        assert feed is not None
+        assert pack(taken(feed)) == table_of(PUBLISHED)
+        feed.close()
+    assert feed_fundamentals(Settings()) is None

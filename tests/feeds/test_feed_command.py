@@ -14,12 +14,16 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from tests.feeds.feed_process import feed_process, wait_until
-from tests.feeds.market_server import Break, Market, MarketServer, ticks
+from tests.feeds.market_server import Break, Market, MarketServer, tick, ticks
 from tests.support.packages import publish_logistic
 from tests.support.processes import Served, run, served
+from tests.support.redis_server import RedisServer, redis_server
 
 from tickgate_client import write_csv
 from tickgate_client.feeds.commands import feed
+from tickgate_client.feeds.redis_entries import fields_of_tick
+from tickgate_server.journal.published import published_of
+from tickgate_server.journal.reader import JournalReader
 
 
 @pytest.fixture
@@ -139,6 +143,55 @@ def test_a_real_server_whose_worker_dies_in_the_middle_answers_for_every_tick(tw
         assert running.wait() == 0, running.output
     assert f"{total:,} of {total:,} ticks answered" in running.output
     assert "trying again" in running.output
+
+
+def test_what_comes_through_redis_and_a_killed_feed_is_applied_once_and_in_order(
+    two_workers: Served, tmp_path: Path
+) -> None:
+    given = [tick(f"R{at % 10}", at // 10 + 1, 100 + at % 3) for at in range(5000)]
+    with redis_server(tmp_path) as redis:
+        with redis.client().pipeline(transaction=False) as pipeline:
+            for one in given:
+                pipeline.xadd("ticks", fields_of_tick(one))
+            pipeline.execute()
+        options = [
+            "-o",
+            f"url=redis://{redis.address}",
+            "-o",
+            "stream=ticks",
+            "-o",
+            "claim_idle_s=0.3",
+            "-o",
+            "entries=50",
+        ]
+        arguments = ["--source", "redis-streams", *options, "--target", two_workers.address, "--feed", "redis"]
+        with feed_process(*arguments, "--window", "200") as running:
+            wait_until(lambda: acknowledged(redis) > 500)
+            running.stop(signal.SIGKILL)
+        assert acknowledged(redis) < 5000
+        with feed_process(*arguments) as running:
+            wait_until(lambda: acknowledged(redis) == 5000)
+            assert running.stop() == 0
+    applied = [one for index in range(2) for one in applied_of(two_workers.process.journal / f"worker-{index}")]
+    for symbol in {one.symbol for one in given}:
+        assert [number for name, number in applied if name == symbol] == list(range(1, 501))
+
+
+def acknowledged(redis: RedisServer) -> int:
+    """Entries that the group is done with."""
+    groups = redis.client().xinfo_groups("ticks")
+    return groups[0]["entries-read"] - groups[0]["pending"] if groups and groups[0]["entries-read"] else 0
+
+
+def applied_of(journal: Path) -> list[tuple[str, int]]:
+    """Symbol and sequence of each published tick that a worker applied, in order."""
+    found: list[tuple[str, int]] = []
+    with JournalReader(journal) as reader:
+        while (rows := reader.poll(1024)).size:
+            applied = published_of(rows, reader.symbols).applied()
+            names = [name.decode() for name in applied.symbols.tolist()]
+            found += zip(names, applied.ticks["tick_sequence"].tolist(), strict=True)
+    return found
 
 
 def scraped(url: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -191,11 +191,13 @@ class Load:
         self._thread.join()
 
 
-def test_a_scorer_that_is_killed_five_times_compares_every_decision_once(models: Path) -> None:
+def test_a_scorer_that_is_killed_again_and_again_compares_every_decision_once(
+    models: Path, soak: Callable[[int, int], int]
+) -> None:
     with shadowed(models, *REPLAY) as server:
         with Load(server) as load:
             compared = 0
-            for _ in range(5):
+            for _ in range(soak(2, 10)):
                 compared = wait_for_compared(shadow_of(server), compared + 1).decisions
                 pid = scorer_pid(server)
                 os.kill(pid, signal.SIGKILL)

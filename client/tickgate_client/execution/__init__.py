@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tickgate_client.execution.account import Account, Holding
-    from tickgate_client.execution.desk import DeskState, DeskView, DeskWatch
+    from tickgate_client.execution.desk import DeskState, DeskView, DeskWatch, service_channel
     from tickgate_client.execution.engine import ExecutionEngine, events_of
     from tickgate_client.execution.errors import (
         ApprovalExceeded,
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
         Refusal,
         ReportRefused,
     )
-    from tickgate_client.execution.paper import PaperBroker, PaperInstrument, PaperTerms
+    from tickgate_client.execution.paper import PaperBroker
+    from tickgate_client.execution.paper_terms import PaperInstrument, PaperTerms
     from tickgate_client.execution.parents import Approval, ParentOrder
     from tickgate_client.execution.reporter import Reporter
     from tickgate_client.execution.schedules import AlmgrenChriss, Schedule, Slice, at_once, twap, vwap
@@ -119,6 +120,7 @@ __all__ = [
     "at_once",
     "events_of",
     "impact_fraction",
+    "service_channel",
     "twap",
     "vwap",
 ]
@@ -132,6 +134,7 @@ _MODULES = {
         "DeskState",
         "DeskView",
         "DeskWatch",
+        "service_channel",
     ),
     "engine": (
         "ExecutionEngine",
@@ -188,11 +191,8 @@ _MODULES = {
         "Refusal",
         "ReportRefused",
     ),
-    "paper": (
-        "PaperBroker",
-        "PaperInstrument",
-        "PaperTerms",
-    ),
+    "paper": ("PaperBroker",),
+    "paper_terms": ("PaperInstrument", "PaperTerms"),
     "parents": (
         "Approval",
         "ParentOrder",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tickgate_client.execution.desk import DeskState, DeskWatch
 from tickgate_client.execution.engine import ExecutionEngine
 from tickgate_client.execution.outcomes import Refusal
-from tickgate_client.execution.parents import Approval, ParentOrder
+from tickgate_client.execution.parents import Approval
+from tickgate_client.execution.reconcile import Reconciler
 from tickgate_client.sla.monitor import SlaMonitor
 
 _DUST = 1e-9
@@ -19,30 +20,35 @@ class OrderChecks:
     Args:
         engine: What the venue has.
         desk: What the desk lets through.
+        positions: Whether they agree.
         monitor: Judges the client's calls; None: nobody does.
         clock: The gateway's.
 
     Attributes:
-        positions_agree: Positions were compared, and agreed.
         failed: What could not be recorded; None: everything could.
     """
 
     def __init__(
-        self, engine: ExecutionEngine, desk: DeskWatch, monitor: SlaMonitor | None, clock: Callable[[], int]
+        self,
+        engine: ExecutionEngine,
+        desk: DeskWatch,
+        positions: Reconciler,
+        monitor: SlaMonitor | None,
+        clock: Callable[[], int],
     ) -> None:
-        self.positions_agree = False
         self.failed: Exception | None = None
         self._engine = engine
         self._desk = desk
+        self._positions = positions
         self._monitor = monitor
         self._clock = clock
 
-    def refused(self, approval: Approval, parents: Mapping[int, ParentOrder]) -> tuple[Refusal, str] | None:
+    def refused(self, approval: Approval, units: float) -> tuple[Refusal, str] | None:
         """Why nothing of an approval may be sent now, the first reason that holds; None: it may.
 
         Args:
             approval: What was approved.
-            parents: What is being executed, by the server's id.
+            units: That may still be filled of it, and of all other orders on its symbol and side.
         """
         desk = self._desk.view
         rules = [
@@ -51,25 +57,19 @@ class OrderChecks:
             (desk.state is DeskState.LOST, Refusal.DESK_LOST, desk.why),
             (desk.state is DeskState.HALTED, Refusal.DESK_HALTED, desk.why),
         ]
-        if not self._reduces(approval, parents):
+        if not self._reduces(approval, units):
             alarm = None if self._monitor is None else self._monitor.alarm()
             causes = "" if alarm is None else f"{alarm.objective.name}: {', '.join(alarm.causes)}"
             rules += [
                 (desk.state is not DeskState.ACTIVE, Refusal.DESK_REDUCING, desk.why),
-                (not self.positions_agree, Refusal.POSITIONS_DIFFER, ""),
+                (not self._positions.agree, Refusal.POSITIONS_DIFFER, ""),
                 (alarm is not None, Refusal.SLA_HELD, causes),
             ]
         return next(((refusal, text) for holds, refusal, text in rules if holds), None)
 
-    def _reduces(self, approval: Approval, parents: Mapping[int, ParentOrder]) -> bool:
+    def _reduces(self, approval: Approval, units: float) -> bool:
         """Whether it only takes off what the venue has, by the server's word and by our own."""
         if not approval.reducing:
             return False
         held = -approval.side.sign * self._engine.positions().get(approval.symbol, 0.0)
-        exits = sum(
-            parent.committed - parent.filled
-            for number, parent in parents.items()
-            if number != approval.order_id
-            and (parent.approval.symbol, parent.approval.side) == (approval.symbol, approval.side)
-        )
-        return approval.size + exits <= held * (1.0 + _DUST)
+        return units <= held * (1.0 + _DUST)

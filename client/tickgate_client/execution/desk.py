@@ -19,6 +19,7 @@ import grpc
 from tickgate.v1 import portfolio_pb2, signal_pb2
 from tickgate.v1.portfolio_pb2_grpc import PortfolioServiceStub
 from tickgate_client.call_errors import error_of_call
+from tickgate_client.options import CHANNEL_OPTIONS
 
 
 class DeskState(StrEnum):
@@ -39,6 +40,18 @@ _STATES = {
     signal_pb2.TRADING_STATE_REDUCING: DeskState.REDUCING,
     signal_pb2.TRADING_STATE_HALTED: DeskState.HALTED,
 }
+
+
+def service_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel to a service listener that comes back soon after the server does; gRPC's own backoff grows to minutes.
+
+    Args:
+        target: `host:port` or `unix:/path`; with several workers, as the topology gives it for one.
+        credentials: None: plain text.
+    """
+    if credentials is None:
+        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

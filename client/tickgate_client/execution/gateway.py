@@ -75,7 +75,7 @@ class OrderGateway(GatewayCore):
         client: Asked for signals.
         engine: Executes orders.
         outbox: Where orders and fills are recorded until the server has them; its own.
-        service: Channel to the service listener of the same server.
+        service: Channel to the service listener of the same server; see `desk.service_channel`.
         monitor: Judges the client's calls (give it to the client as `latency`); None: nobody does.
         plan: How an approval is spread over time; left out: all of it at once.
         on_event: Called with what the gateway notices, on the thread that did, while others wait for it.

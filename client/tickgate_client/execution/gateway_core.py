@@ -18,19 +18,19 @@ import grpc
 
 from tickgate.v1 import market_pb2, portfolio_pb2, signal_pb2
 from tickgate_client.execution.checks import OrderChecks
+from tickgate_client.execution.closing import NUMBER, Closing
 from tickgate_client.execution.desk import DeskState, DeskView, DeskWatch
 from tickgate_client.execution.engine import ExecutionEngine
 from tickgate_client.execution.errors import (
     FillReused,
     OrderInvalid,
     OrderReused,
-    OrderUnknown,
     OutboxFull,
     OutboxUnwritable,
 )
 from tickgate_client.execution.gateway_settings import GatewaySettings
 from tickgate_client.execution.ledger import RefusedReport
-from tickgate_client.execution.orders import NewOrder, OrderAccepted, OrderEvent, OrderFilled, OrderState, Side
+from tickgate_client.execution.orders import NewOrder, OrderAccepted, OrderEvent, OrderFilled, OrderState
 from tickgate_client.execution.outbox import Outbox
 from tickgate_client.execution.outcomes import (
     DeskChanged,
@@ -42,17 +42,16 @@ from tickgate_client.execution.outcomes import (
     Refusal,
     ReportRefused,
 )
-from tickgate_client.execution.parents import Approval, ParentOrder
-from tickgate_client.execution.reconcile import compare
+from tickgate_client.execution.parents import Approval, ParentOrder, approval_of
+from tickgate_client.execution.reconcile import Reconciler
 from tickgate_client.execution.recovery import recover
 from tickgate_client.execution.reporter import Reporter
 from tickgate_client.execution.schedules import Schedule, at_once
+from tickgate_client.execution.sending import cancel, send
 from tickgate_client.sla.monitor import SlaMonitor
 
 _LOG = logging.getLogger(__name__)
 
-_AGAIN_S = 1.0  # after a comparison that told nothing
-_SIDES = {signal_pb2.ACTION_BUY: Side.BUY, signal_pb2.ACTION_SELL: Side.SELL}
 _REPORTED = {
     OrderState.CANCELLED: portfolio_pb2.ORDER_STATE_CANCELLED,
     OrderState.REJECTED: portfolio_pb2.ORDER_STATE_REJECTED,
@@ -86,7 +85,16 @@ class GatewayCore:
         self.settings = settings or GatewaySettings()
         self.reporter = Reporter(outbox, service, on_refused=self._on_refused)
         self.desk = DeskWatch(service, self._on_desk, renew_s=watch_lease_s / 3, lease_s=watch_lease_s)
-        self.checks = OrderChecks(engine, self.desk, monitor, clock)
+        self.positions = Reconciler(
+            engine,
+            outbox,
+            self.reporter,
+            self.desk,
+            symbols=self.settings.symbols,
+            report_timeout_s=self.settings.report_timeout_s,
+            settle_s=self.settings.settle_s,
+        )
+        self.checks = OrderChecks(engine, self.desk, self.positions, monitor, clock)
         self._monitor = monitor
         self._plan = plan
         self._on_event = on_event
@@ -94,8 +102,9 @@ class GatewayCore:
         self._lock = threading.RLock()
         self._parents: dict[int, ParentOrder] = {}
         self._prices: dict[str, float] = {}
-        self._flattening = False
-        self._compare_due_s: float | None = None
+        self._closing = Closing(
+            engine, self.settings.prefix, self.settings.flatten_collar, self.settings.flatten_valid_s
+        )
         self._running = threading.Event()
         self._stopping = threading.Event()
         self._idle = threading.Event()
@@ -144,26 +153,13 @@ class GatewayCore:
             asked_ns: The gateway's clock before its request left: no clock but this one tells whether it is late.
             arrival_price: Of the market then, to measure slippage by; NaN: not known.
         """
-        signal = response.signal
-        if not signal.approved:
+        if not response.signal.approved:
             return Outcome(response)
         if response.repeated:
             return Outcome(response, refusal=Refusal.SIGNAL_REPEATED)
-        side = _SIDES.get(signal.action)
-        numbers = (signal.size, signal.limit_price)
-        if side is None or not all(0.0 < number < math.inf for number in numbers) or not signal.order_id:
-            return Outcome(response, refusal=Refusal.SIGNAL_INVALID, text=f"{signal}")
-        approval = Approval(
-            order_id=signal.order_id,
-            symbol=response.symbol,
-            side=side,
-            size=signal.size,
-            limit_price=signal.limit_price,
-            approved_ns=asked_ns,
-            expires_ns=asked_ns + signal.valid_for_us * 1000,
-            reducing=signal.reducing,
-            arrival_price=arrival_price,
-        )
+        approval = approval_of(response, asked_ns, arrival_price)
+        if approval is None:
+            return Outcome(response, refusal=Refusal.SIGNAL_INVALID, text=f"{response.signal}")
         refused: tuple[Refusal, str] | None = (Refusal.OUTBOX_UNWRITABLE, "")
         with self._guarded():
             refused = self._begin(approval)
@@ -186,7 +182,7 @@ class GatewayCore:
     def _begin(self, approval: Approval) -> tuple[Refusal, str] | None:
         if not self._running.is_set():
             return Refusal.GATEWAY_CLOSED, ""
-        refused = self.checks.refused(approval, self._parents)
+        refused = self._refused(approval)
         if refused is not None:
             return refused
         try:
@@ -207,19 +203,19 @@ class GatewayCore:
         with self._guarded():
             for parent in list(self._parents.values()):
                 self._send_due(parent)
-            self._flatten_if_quiet()
-        due_s = self._compare_due_s
-        if due_s is not None and time.monotonic() >= due_s and self.desk.view.state is not DeskState.LOST:
+            self._close_if_quiet()
+        if self.positions.is_due:
             self.reconcile()
 
     def cancel_all(self, *, symbol: str | None = None) -> None:
         """Send no more children, and ask for those at work to be taken back; of one symbol, or of all."""
         with self._guarded():
+            self._closing.cancel_all(symbol)
             for parent in list(self._parents.values()):
                 if symbol in (None, parent.approval.symbol):
                     parent.stop()
                     for child in list(parent.children):
-                        self._cancel(child)
+                        cancel(self.engine, child)
                     self._finish(parent)
 
     def flatten(self) -> None:
@@ -229,9 +225,9 @@ class GatewayCore:
         nothing is sent, and positions stay.
         """
         with self._guarded():
-            self._flattening = True
-        self.cancel_all()
-        self.step()
+            self.cancel_all()
+            self._closing.wanted = True
+            self._close_if_quiet()
 
     @property
     def working(self) -> list[Approval]:
@@ -242,7 +238,7 @@ class GatewayCore:
     def _send_due(self, parent: ParentOrder, *, checked: bool = False) -> tuple[Refusal, str] | None:
         """Send the child that is due, unless something keeps it back for now; how that failed, if it did."""
         failed = None
-        kept_back = None if checked or parent.cancelled else self.checks.refused(parent.approval, self._parents)
+        kept_back = None if checked or parent.cancelled else self._refused(parent.approval, parent.filled)
         if kept_back is None or kept_back[0] is Refusal.SIGNAL_EXPIRED:
             child = parent.next_child(self._clock())
             failed = None if child is None else self._send(parent, child)
@@ -250,25 +246,12 @@ class GatewayCore:
         return failed
 
     def _send(self, parent: ParentOrder, child: NewOrder) -> tuple[Refusal, str] | None:
-        try:
-            self.engine.submit(child)
-        except (OrderInvalid, OrderReused) as error:
+        failed = send(self.engine, child)
+        if failed is not None and failed[0] is Refusal.ENGINE_REFUSED:
             parent.not_sent(child)
-            return Refusal.ENGINE_REFUSED, str(error)
-        except Exception as error:  # noqa: BLE001 - an adapter's own: the order may be out
-            _LOG.exception("order %s may have been sent", child.order_id)
+        elif failed is not None:
             parent.stop()
-            self._cancel(child.order_id)
-            return Refusal.ENGINE_FAILED, str(error)
-        return None
-
-    def _cancel(self, order_id: str) -> None:
-        try:
-            self.engine.cancel(order_id)
-        except OrderUnknown:
-            _LOG.warning("order %s is not known at the venue", order_id)
-        except Exception:  # noqa: BLE001 - an adapter's own: the other orders are cancelled all the same
-            _LOG.exception("order %s could not be cancelled", order_id)
+        return failed
 
     def _on_order(self, event: OrderEvent) -> None:
         """What the engine says; a fill is recorded before anything else is done."""
@@ -278,13 +261,26 @@ class GatewayCore:
                 return
             if isinstance(event, OrderFilled) and not self.outbox.fill(event.fill, order_id):
                 return  # told again
+            if order_id == NUMBER:
+                self._closing.take(event)
             parent = self._parents.get(order_id)
             if parent is not None:
                 if isinstance(event, OrderAccepted) and not parent.accepted:
                     self.outbox.state(order_id, parent.approval.symbol, portfolio_pb2.ORDER_STATE_ACCEPTED)
                 parent.apply(event)
                 self._finish(parent)
-            self._flatten_if_quiet()
+            self._close_if_quiet()
+
+    def _refused(self, approval: Approval, filled: float = 0.0) -> tuple[Refusal, str] | None:
+        """Why nothing of an approval may be sent now, beside the other orders on its symbol and side; None: it may."""
+        others = sum(
+            parent.approval.size - parent.filled
+            for number, parent in self._parents.items()
+            if number != approval.order_id
+            and (parent.approval.symbol, parent.approval.side) == (approval.symbol, approval.side)
+        )
+        others += self._closing.units(approval.symbol, approval.side)
+        return self.checks.refused(approval, approval.size - filled + others)
 
     def _finish(self, parent: ParentOrder) -> None:
         end = parent.end
@@ -297,43 +293,20 @@ class GatewayCore:
             self._idle.set()
         self._tell(OrderEnded(approval, end, parent.filled))
 
-    def _flatten_if_quiet(self) -> None:
-        if not self._flattening or self._parents or self.desk.view.state in (DeskState.HALTED, DeskState.LOST):
-            return
-        self._flattening = False
-        for symbol, held in self.engine.positions().items():
-            side = Side.of(-held)
-            price = self._prices.get(symbol, math.nan) * (1.0 + side.sign * self.settings.flatten_collar)
-            child = NewOrder(
-                f"{self.settings.prefix}0-{time.time_ns()}",
-                symbol,
-                side,
-                abs(held),
-                price,
-                int(self.settings.flatten_valid_s * 1e9),
-            )
-            try:
-                self.engine.submit(child)
-            except Exception as error:  # noqa: BLE001 - an adapter's own, or no price: the other positions are closed all the same
-                _LOG.exception("the position of %s is not closed", symbol)
-                self._tell(GatewayFailed(error))
+    def _close_if_quiet(self) -> None:
+        if (
+            self._closing.wanted
+            and not self._parents
+            and self.desk.view.state in (DeskState.ACTIVE, DeskState.REDUCING)
+        ):
+            self._closing.begin(self._prices)
 
     # -- positions -----------------------------------------------------------------------------------------------------
 
     def reconcile(self) -> Reconciliation:
         """Compare positions at the venue, in the outbox and at the server; new risk waits until they agree."""
-        settings = self.settings
-        found = compare(
-            self.engine,
-            self.outbox,
-            self.reporter,
-            self.desk,
-            symbols=settings.symbols,
-            report_timeout_s=settings.report_timeout_s,
-            settle_s=settings.settle_s,
-        )
-        agreed, self.checks.positions_agree = self.checks.positions_agree, found.agrees
-        self._compare_due_s = None if found.conclusive else time.monotonic() + _AGAIN_S
+        agreed = self.positions.agree
+        found = self.positions.compare()
         if not found.agrees or not agreed:
             self._tell(found)
         return found
@@ -342,8 +315,6 @@ class GatewayCore:
         for parent in recover(self.engine, self.outbox, self._number_of):
             self._parents[parent.approval.order_id] = parent
             self._idle.clear()
-            for child in parent.children:
-                self._cancel(child)
             self._finish(parent)
 
     def _number_of(self, child: str) -> int | None:
@@ -361,14 +332,13 @@ class GatewayCore:
             else:
                 self._monitor.server_found()
         if view.state is DeskState.LOST:
-            self.checks.positions_agree = False  # who comes back may have another book
-            self._compare_due_s = time.monotonic()
+            self.positions.lost()
         if view.state in (DeskState.HALTED, DeskState.LOST):
             self.cancel_all()
         self._tell(DeskChanged(view))
 
     def _on_refused(self, report: RefusedReport) -> None:
-        self.checks.positions_agree = False  # until they are compared anew
+        self.positions.agree = False  # until they are compared anew
         self._tell(ReportRefused(report))
 
     def _keep(self) -> None:
@@ -400,7 +370,7 @@ class GatewayCore:
                     for parent in self._parents.values():
                         parent.stop()
                         for child in list(parent.children):
-                            self._cancel(child)
+                            cancel(self.engine, child)
                     self._tell(GatewayFailed(error))
 
     def _tell(self, event: GatewayEvent) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tickgate.v1 import signal_pb2
 from tickgate_client.execution.errors import ApprovalExceeded
 from tickgate_client.execution.orders import (
     ENDS,
@@ -24,6 +25,7 @@ from tickgate_client.execution.orders import (
 )
 from tickgate_client.execution.schedules import Schedule, at_once
 
+_SIDES = {signal_pb2.ACTION_BUY: Side.BUY, signal_pb2.ACTION_SELL: Side.SELL}
 _DUST = 1e-9
 """Less than this share of the approval is rounding."""
 
@@ -53,6 +55,35 @@ class Approval:
     expires_ns: int
     reducing: bool
     arrival_price: float
+
+
+def approval_of(
+    response: signal_pb2.PredictResponse, asked_ns: int, arrival_price: float = math.nan
+) -> Approval | None:
+    """What an approved answer lets through; None where it has no side, size, price or id that could be executed.
+
+    Args:
+        response: The answer.
+        asked_ns: The gateway's clock before its request left.
+        arrival_price: Of the market then; NaN: not known.
+    """
+    signal = response.signal
+    side = _SIDES.get(signal.action)
+    if side is None or not all(0.0 < number < math.inf for number in (signal.size, signal.limit_price)):
+        return None
+    if not signal.order_id:
+        return None
+    return Approval(
+        order_id=signal.order_id,
+        symbol=response.symbol,
+        side=side,
+        size=signal.size,
+        limit_price=signal.limit_price,
+        approved_ns=asked_ns,
+        expires_ns=asked_ns + signal.valid_for_us * 1000,
+        reducing=signal.reducing,
+        arrival_price=arrival_price,
+    )
 
 
 class ParentOrder:

@@ -46,6 +46,9 @@ class Kind(IntEnum):
     """A person set a position."""
 
 
+_KINDS = frozenset(Kind)
+
+
 def encode(kind: Kind, body: dict[str, Any]) -> bytes:
     """One record."""
     data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
@@ -64,12 +67,15 @@ def decode(path: Path, data: bytes) -> tuple[list[tuple[Kind, dict[str, Any]]], 
         if found is None:
             _require_torn(path, data, offset)
             break
-        kind, body, offset = found
-        records.append((kind, body))
+        number, body, end = found
+        if number not in _KINDS:
+            raise OutboxDamaged(path, offset, found=f"a record of kind {number}, which a later version may know")
+        records.append((Kind(number), json.loads(body)))
+        offset = end
     return records, offset
 
 
-def _record_at(data: bytes, offset: int) -> tuple[Kind, dict[str, Any], int] | None:
+def _record_at(data: bytes, offset: int) -> tuple[int, bytes, int] | None:
     if offset + _FRAME.size > len(data):
         return None
     magic, length, checksum, kind = _FRAME.unpack_from(data, offset)
@@ -77,7 +83,7 @@ def _record_at(data: bytes, offset: int) -> tuple[Kind, dict[str, Any], int] | N
     body = data[begin : begin + length]
     if magic != _MAGIC or length > BODY_BYTES or len(body) < length or checksum != _checksum(kind, body):
         return None
-    return Kind(kind), json.loads(body), begin + length
+    return kind, body, begin + length
 
 
 def _require_torn(path: Path, data: bytes, offset: int) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from tickgate_client.execution.engine import ExecutionEngine
 from tickgate_client.execution.outbox import Outbox
 from tickgate_client.execution.parents import ParentOrder
+from tickgate_client.execution.sending import cancel
 
 _OVERLAP_NS = 60_000_000_000  # venues stamp fills by clocks of their own: asked for again, and known by their ids
 
 
 def recover(engine: ExecutionEngine, outbox: Outbox, number_of: Callable[[str], int | None]) -> list[ParentOrder]:
-    """Record the fills that were missed; the orders that were begun and have not ended, to be taken back.
+    """Record the fills that were missed; cancel what works; the orders that were begun and have not ended.
 
     Args:
         engine: Asked for fills since the newest that was recorded, and for open orders.
@@ -25,6 +26,9 @@ def recover(engine: ExecutionEngine, outbox: Outbox, number_of: Callable[[str], 
             if number is not None:
                 outbox.fill(fill, number)
     at_work = [(number_of(one.order.order_id), one) for one in engine.open_orders()]
+    for number, one in at_work:
+        if number is not None:
+            cancel(engine, one.order.order_id)
     return [
         ParentOrder.recovered(
             begun.order_id,

@@ -351,7 +351,11 @@ class AsyncMarketDataPublisher:
         fleet = await self._room_for(0)
         parts = split_columns(columns, fleet.routes.owner)
         tally = TickTally()
-        for found in await asyncio.gather(*(self._call(fleet, *part, since) for part in parts.items())):
+        calls = [self._call(fleet, *part, since) for part in parts.items()]
+        # All of them end, whatever one ends with: nothing may overtake the others' next ticks.
+        for found in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
             tally.merge(found)
         return tally
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from tickgate_client.errors import TickgateError
 from tickgate_client.execution.latency import EmpiricalLatency, FixedLatency, Latency, LognormalLatency
-from tickgate_client.execution.paper import PaperInstrument, PaperTerms
+from tickgate_client.execution.paper_terms import PaperInstrument, PaperTerms
 from tickgate_client.execution.parents import Approval
 from tickgate_client.execution.schedules import AlmgrenChriss, Schedule, at_once, twap, vwap
 from tickgate_client.sla.objectives import MISSED_IN_A_MINUTE, Objective, Policy
@@ -121,6 +121,9 @@ class Sla:
     stall_us: float = 500_000.0
     policy: str = "HOLD"
     clean_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.objective()
 
     def objective(self) -> Objective:
         """As the monitor takes it."""
@@ -241,7 +244,6 @@ def read_config(path: Path) -> PaperConfig:
         name: _section(path, name, kind, document.pop(name, {}))
         for name, kind in (("feed", Feed), ("server", Server), ("calls", Calls), ("sla", Sla), ("plan", Plan))
     }
-    sections["sla"].objective()
     top = _section(path, "", _Top, document)
     here = path.parent
     feed, server = sections["feed"], sections["server"]

@@ -19,13 +19,12 @@ from tickgate.v1 import market_pb2
 from tickgate_client.call_errors import CallError, ServerUnavailable
 from tickgate_client.client import SignalClient
 from tickgate_client.execution.account import Account, Holding
-from tickgate_client.execution.desk import DeskState
+from tickgate_client.execution.desk import DeskState, service_channel
 from tickgate_client.execution.gateway import OrderGateway
 from tickgate_client.execution.gateway_settings import GatewaySettings
 from tickgate_client.execution.outbox import Outbox
 from tickgate_client.execution.outcomes import GatewayEvent, OrderEnded, Outcome, Reconciliation
 from tickgate_client.execution.paper import PaperBroker
-from tickgate_client.options import CHANNEL_OPTIONS
 from tickgate_client.paper.config import PaperConfig
 from tickgate_client.paper.progress import Progress
 from tickgate_client.paper.server import PaperServer
@@ -92,7 +91,7 @@ class PaperRun:
             self._client = stack.enter_context(self._connected())
             self.broker = PaperBroker(config.venue, instruments=config.instruments, account=self._account())
             self._warm(ticks)
-            channel = stack.enter_context(grpc.insecure_channel(self._server.service, options=CHANNEL_OPTIONS))
+            channel = stack.enter_context(service_channel(self._server.service))
             self.gateway = OrderGateway(
                 self._client,
                 self.broker,

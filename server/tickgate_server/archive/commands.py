@@ -103,6 +103,37 @@ def status(folder: Path | None, journals: tuple[Path, ...], file: Path | None) -
     sys.exit(0 if healthy else 1)
 
 
+@archive.command()
+@click.option("--to", "target", required=True, help="The database: questdb:http://host:9000.")
+@_JOURNAL
+@_CONFIG
+@click.option("--follow", is_flag=True, help="Go on until interrupted.")
+def forward(target: str, journals: tuple[Path, ...], file: Path | None, follow: bool) -> None:  # noqa: FBT001 - click's flag
+    """Send what is journaled to a time-series database, each record once; its position is kept beside the journal."""
+    settings = _settings(file)
+    from tickgate_server.archive.query import journals_by_worker  # noqa: PLC0415 - Arrow and DuckDB load with it
+    from tickgate_server.archive.questdb import QuestDb  # noqa: PLC0415 - httpx loads with it
+    from tickgate_server.archive.sink import Forwarder  # noqa: PLC0415 - Arrow loads with it
+
+    logs.configure(settings.log.format, settings.log.level)
+    kind, _, url = target.partition(":")
+    if kind != "questdb" or not url.startswith(("http://", "https://")):
+        raise click.ClickException(f"--to: expected questdb:http://host:port, got {target!r}")
+    end = threading.Event()
+    if not follow:
+        end.set()
+    try:
+        by_worker = journals_by_worker(list(journals) or _journals_of(settings))
+        forwarder = Forwarder(
+            QuestDb(url), by_worker, _status_of(list(by_worker.values())), with_ticks=settings.archive.ticks
+        )
+        with suppress(KeyboardInterrupt):
+            forwarder.run(end)
+    except (ArchiveError, JournalError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{forwarder.forwarded.rows:,} rows sent in all")
+
+
 @click.command()
 @click.argument("sql")
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="table", show_default=True)

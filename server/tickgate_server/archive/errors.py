@@ -4,6 +4,8 @@ ArchiveError
 ├── ArchiveMissing      the folder to read holds no archive
 ├── ArchiveInvalid      what is there is no archive that this version reads
 ├── ArchiveBusy         another process writes to the folder
+├── SinkUnreachable     a database takes no rows now (`sink`)
+├── SinkRefused         a database does not take what it was sent (`sink`)
 └── QueryError
     ├── QueryRefused    the statement is none that only reads
     └── QueryFailed     the statement did not run; DuckDB's words

@@ -71,6 +71,55 @@ def run(file: Path | None, journal: str | None) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@click.command("export-features")
+@click.argument("symbols", nargs=-1)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File: .arrow or .parquet.")
+@click.option("--features", default="micro10", show_default=True, help="Feature set, by its name.")
+@click.option("--session-gap-s", type=click.FloatRange(min=0.0), default=300.0, show_default=True, help="Of the set.")
+@click.option("--package", type=click.Path(exists=True, file_okay=False, path_type=Path), help="In place of both: the "
+              "folder of a model's version, whose feature set it is; for sets with fundamentals.")  # fmt: skip
+@click.option("--newest", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Most a symbol.")
+@click.option("--all", "every", is_flag=True, help="Every symbol that a server has written a state of.")
+@_CONFIG
+def export_features(
+    symbols: tuple[str, ...],
+    out: Path,
+    features: str,
+    session_gap_s: float,
+    package: Path | None,
+    newest: int,
+    file: Path | None,
+    *,
+    every: bool,
+) -> None:
+    """Write the newest vectors of SYMBOLS from Redis to an Arrow or Parquet file.
+
+    Values that are no whole vectors are left out and counted. Exit status 1 where there was nothing to write.
+    """
+    if bool(symbols) == every:
+        raise click.UsageError("expected SYMBOLS, or --all")
+    settings = _settings(file, None)
+    if settings.store.mode == "none":
+        raise click.ClickException("store.mode: expected standalone, sentinel or cluster, got none")
+    from tickgate_server.features.schema import FeatureSetUnknown  # noqa: PLC0415
+    from tickgate_server.models.errors import ModelError  # noqa: PLC0415
+    from tickgate_server.store.errors import StoreError  # noqa: PLC0415
+    from tickgate_server.store.feature_sets import feature_set_of, named  # noqa: PLC0415
+    from tickgate_server.store.reading import FeatureStore, export  # noqa: PLC0415 - Arrow and redis
+
+    try:
+        chosen = named(features, session_gap_s) if package is None else feature_set_of(package)
+        with FeatureStore(settings.store, chosen) as store:
+            written = export(store, store.symbols() if every else symbols, newest, out)
+    except (ModelError, FeatureSetUnknown, StoreError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    for one in store.first_refused:
+        click.echo(f"refused: {one}", err=True)
+    refused = "".join(f", {count:,} refused ({reason})" for reason, count in sorted(store.refused.items()))
+    click.echo(f"Wrote {written:,} vectors of {chosen.name} to {out}{refused}, {store.expired:,} expired.")
+    sys.exit(0 if written else 1)
+
+
 def _settings(file: Path | None, journal: str | None) -> Settings:
     try:
         settings, _ = load(file, {} if journal is None else {"journal.folder": journal})

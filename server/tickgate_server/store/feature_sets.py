@@ -24,10 +24,26 @@ class FeatureSets:
         if known is not None:
             return known
         try:
-            said = read_manifest(self._repository / name / str(version)).features
-            fundamentals = [Fundamental(one.name, one.maximum_age_ns) for one in said.fundamentals]
-            found = feature_set(said.feature_set, said.session_gap_ns, fundamentals)
+            found = feature_set_of(self._repository / name / str(version))
         except (ModelError, FeatureSetUnknown, ValueError):
             return None
         self._known[found.schema_id] = found
         return found if found.schema_id == schema_id else None
+
+
+def feature_set_of(folder: Path) -> FeatureSet:
+    """The feature set of the package in a folder, `<repository>/<name>/<version>`.
+
+    Raises:
+        ModelError: There is no such package.
+        FeatureSetUnknown: It names no set of these.
+        ValueError: Its parameters make none.
+    """
+    said = read_manifest(folder).features
+    fundamentals = [Fundamental(one.name, one.maximum_age_ns) for one in said.fundamentals]
+    return feature_set(said.feature_set, said.session_gap_ns, fundamentals)
+
+
+def named(name: str, session_gap_s: float) -> FeatureSet:
+    """The set of a name without fundamentals; raises as `feature_set_of`."""
+    return feature_set(name, round(session_gap_s * 1e9))

@@ -278,6 +278,7 @@ def test_the_command_prints_tables_and_the_same_as_json(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert "32 rows: 30 accepted, 1 rejected, 1 not readable." in shown.output
     assert re.search(r"DUPLICATE\s+│\s+1 ", shown.output)
+    assert re.search(r"Rejected\s+rows\s+by\s+symbol", shown.output)
     assert re.search(r"FROM_FUTURE\s+│\s+not checked", shown.output)
     printed = run(path, "--json")
     assert json.loads(printed.output) == json.loads(json.dumps(check(str(path), "csv")))

@@ -99,6 +99,7 @@ def _show(document: dict[str, Any]) -> None:
         sheets.reasons(document),
         sheets.quality(document),
         sheets.few(document, sheets.SYMBOLS_SHOWN),
+        sheets.reasons_of_symbols(document, sheets.SYMBOLS_SHOWN),
         sheets.sessions(document),
         sheets.silences(document),
         sheets.jumps(document),

@@ -34,6 +34,8 @@ def render(document: Mapping[str, Any]) -> str:
         quality=sheets.quality(document),
         symbols=sheets.symbols(document, sheets.SYMBOLS_SHOWN),
         all_symbols=sheets.symbols(document) if beyond else None,
+        rejected=sheets.reasons_of_symbols(document, sheets.SYMBOLS_SHOWN),
+        all_rejected=sheets.reasons_of_symbols(document) if beyond else None,
         sessions=sheets.sessions(document),
         lists=[
             found

@@ -65,7 +65,6 @@ def spreads(document: Mapping[str, Any]) -> Figure:
 
 
 def _stretch(width_ns: int) -> str:
-    for unit_ns, unit in ((86_400_000_000_000, "days"), (3_600_000_000_000, "h"), (1_000_000_000, "s")):
-        if width_ns >= unit_ns:
-            return f"{width_ns / unit_ns:.3g} {unit}"
-    return f"{width_ns / 1e6:.3g} ms"
+    units = ((86_400e9, "days"), (3_600e9, "h"), (60e9, "min"), (1e9, "s"), (1e6, "ms"))
+    unit_ns, unit = next(found for found in units if width_ns >= found[0])  # no bin is below a millisecond
+    return f"{width_ns / unit_ns:.3g} {unit}"

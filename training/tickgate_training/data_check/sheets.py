@@ -176,29 +176,36 @@ def symbols(document: Document, limit: int | None = None) -> Sheet:
     listed = document["symbols"][:limit]
     headings = (
         "symbol", "rows", "accepted", "rejected", "first tick", "last tick", "longest silence", "gaps", "jumps",
-        "spread, bps: median, 99 %", "locked, crossed", "numbers missing",
+        "spread, bps: median, 99 %", "locked", "numbers missing",
     )  # fmt: skip
     title = f"Symbols: {count(len(document['symbols']))}"
     return Sheet(title, headings, tuple(map(_symbol, listed)), frozenset({0, 4, 5}))
 
 
 def _symbol(one: Mapping[str, Any]) -> tuple[Cell, ...]:
-    name = "(others, and no symbols)" if one["symbol"] is None else one["symbol"]
     silent_ns, spread = one["longest_silence_ns"], one["spread_bps"]
     return (
-        Cell(name),
+        Cell(_name(one)),
         Cell(count(one["rows"])),
         Cell(count(one["accepted"])),
-        Cell(count(one["rows"] - one["accepted"]), ", ".join(one["reasons"])),
+        _bad(one["rows"] - one["accepted"]),
         Cell(_moment(one["first_ns"])),
         Cell(_moment(one["last_ns"])),
         Cell("" if silent_ns is None else _duration(silent_ns)),
         Cell(count(one["gaps_over_session_gap"])),
         Cell(count(one["jumps"]["held_back"])),
         Cell(f"{number(spread['p50'])}, {number(spread['p99'])}" if spread["count"] else ""),
-        Cell(f"{count(one['locked'])}, {count(one['crossed'])}"),
+        Cell(count(one["locked"])),
         Cell(count(one["sequence_gaps"]["missing"])),
     )
+
+
+def reasons_of_symbols(document: Document, limit: int | None = None) -> Sheet | None:
+    """Rejected rows of each symbol by reason; None where none was rejected."""
+    listed = [one for one in document["symbols"] if one["reasons"]][:limit]
+    found = [reason for reason in document["reasons"] if any(reason in one["reasons"] for one in listed)]
+    rows = tuple((Cell(_name(one)), *(_some(one["reasons"].get(reason, 0)) for reason in found)) for one in listed)
+    return Sheet("Rejected rows by symbol", ("symbol", *found), rows) if rows else None
 
 
 def sessions(document: Document) -> Sheet | None:
@@ -258,6 +265,14 @@ def number_gaps(document: Document) -> Sheet | None:
     )
     headings = ("symbol", "numbers skipped", "before number", "line")
     return Sheet("Largest sequence gaps", headings, rows) if rows else None
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    return "(others, and no symbols)" if one["symbol"] is None else str(one["symbol"])
+
+
+def _some(amount: int) -> Cell:
+    return Cell(count(amount)) if amount else Cell("")
 
 
 def _bad(amount: int) -> Cell:

@@ -1,0 +1,112 @@
+"""A publisher: batches of one tick a symbol through PublishBatch, at a rate or as fast as they are answered.
+
+    python -m bench.ingest_load SERVICE DATA RATE SECONDS FIRST
+
+RATE is in ticks a second, 0: four batches are on their way at any time. FIRST is the sequence to begin with. Prints
+JSON: ticks accepted a second, percentiles of a batch's round trip, symbols whose features are not of their last tick.
+"""
+
+import json
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import grpc
+import numpy as np
+
+from tickgate.v1 import PredictRequest, PublishBatchRequest, PublishBatchResponse, SignalServiceStub, TickColumns
+
+SYMBOLS = 1000
+IN_FLIGHT = 4
+START_NS = 1_723_161_254_000_000_000
+GAP_NS = 1_000_000
+_PATH = "/tickgate.v1.MarketDataService/PublishBatch"
+
+
+class Batches:
+    """One message after the other, each made by overwriting the columns of the one before."""
+
+    def __init__(self, first: int) -> None:
+        self.sequence = first
+        self._rng = np.random.default_rng(first)
+        self._prices = 100.0 + np.arange(SYMBOLS) % 100
+        mark = np.arange(1, SYMBOLS + 1, dtype=np.uint64) << np.uint64(40)  # found again in the bytes
+        message = PublishBatchRequest(
+            feed="bench",
+            ticks=TickColumns(
+                symbols=[f"PUB{number:04d}" for number in range(SYMBOLS)],
+                symbol_index=range(SYMBOLS),
+                exchange_ts_ns=mark.tolist(),
+                sequence=(mark + np.uint64(1)).tolist(),
+                price=(mark + np.uint64(2)).view(np.float64).tolist(),
+                size=[1.0] * SYMBOLS,
+            ),
+        ).SerializeToString()
+        self._data = bytearray(message)
+        places = [message.index((mark + np.uint64(column)).tobytes()) for column in range(3)]
+        self._stamps, self._sequences = (
+            np.frombuffer(self._data, dtype, SYMBOLS, at)
+            for dtype, at in zip((np.int64, np.uint64), places, strict=False)
+        )
+        self._column = np.frombuffer(self._data, np.float64, SYMBOLS, places[2])
+
+    def next(self) -> bytes:
+        """The next batch."""
+        self._prices *= np.exp(self._rng.normal(0.0, 1e-5, SYMBOLS))
+        self._stamps[:] = START_NS + self.sequence * GAP_NS
+        self._sequences[:] = self.sequence
+        self._column[:] = self._prices
+        self.sequence += 1
+        return bytes(self._data)
+
+
+def publish(service: str, data: str, rate: int, seconds: float, first: int) -> dict[str, Any]:
+    """Publish for so long."""
+    batches = Batches(first)
+    took_s: list[float] = []
+    waiting: deque[tuple[Any, float]] = deque()
+    accepted = refused = 0
+    with grpc.insecure_channel(service) as channel:
+        call = channel.unary_unary(_PATH, response_deserializer=PublishBatchResponse.FromString)
+
+        def settle() -> None:
+            nonlocal accepted, refused
+            future, sent_s = waiting.popleft()
+            try:
+                accepted += future.result().counts.accepted
+            except grpc.RpcError:
+                refused += SYMBOLS
+            took_s.append(time.perf_counter() - sent_s)
+
+        began_s = time.perf_counter()
+        due_s = began_s
+        while time.perf_counter() - began_s < seconds:
+            while waiting and (waiting[0][0].done() or len(waiting) >= (IN_FLIGHT if not rate else 64)):
+                settle()
+            if rate:
+                due_s += SYMBOLS / rate
+                time.sleep(max(0.0, due_s - time.perf_counter()))
+            waiting.append((call.future(batches.next(), timeout=30.0), time.perf_counter()))
+        while waiting:
+            settle()
+        over_s = time.perf_counter()
+    return {
+        "ticks_a_second": accepted / (over_s - began_s),
+        "refused": refused,
+        "batch_ms": np.percentile(np.array(took_s) * 1e3, [50, 99]).tolist(),
+        "behind": behind(data, batches.sequence - 1),
+        "next": batches.sequence,
+    }
+
+
+def behind(data: str, last: int) -> int:
+    """How many symbols' features are not of their last tick."""
+    with grpc.insecure_channel(data) as channel:
+        stub = SignalServiceStub(channel)
+        found = [stub.Predict(PredictRequest(symbol=f"PUB{number:04d}"), timeout=5.0) for number in range(SYMBOLS)]
+    return sum(one.features.exchange_ts_ns != START_NS + last * GAP_NS for one in found)
+
+
+if __name__ == "__main__":
+    print(json.dumps(publish(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))))

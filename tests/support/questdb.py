@@ -1,0 +1,59 @@
+"""A real QuestDB for the tests that ask for it: `QUESTDB_JAR` names Maven's org.questdb:questdb, 9.3.4 for Java 17."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from tests.support.programs import program
+
+START_UP_S = 60.0
+
+
+@contextmanager
+def questdb(folder: Path) -> Iterator[str]:
+    """Its URL, once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "QDB_HTTP_BIND_TO": f"127.0.0.1:{port}",
+        "QDB_PG_ENABLED": "false",
+        "QDB_LINE_TCP_ENABLED": "false",
+        "QDB_HTTP_MIN_ENABLED": "false",
+        "QDB_TELEMETRY_ENABLED": "false",
+    }
+    folder.mkdir(exist_ok=True)
+    java = program("java", "runs QuestDB")
+    command = [
+        java,
+        "-Xmx512m",
+        "-p",
+        os.environ["QUESTDB_JAR"],
+        "-m",
+        "io.questdb/io.questdb.ServerMain",
+        "-d",
+        folder,
+    ]
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        give_up = time.monotonic() + START_UP_S
+        while True:
+            try:
+                httpx.get(f"{url}/ping", trust_env=False)
+            except httpx.HTTPError:
+                assert time.monotonic() < give_up
+                assert process.poll() is None
+                time.sleep(0.05)  # a test that spins would take the core that it is to start on
+                continue
+            yield url
+            return
+    finally:
+        process.kill()
+        process.wait(30)
