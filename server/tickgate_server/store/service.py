@@ -139,7 +139,7 @@ class StoreService:
             self._finish(writer)
 
     def _follow(self, folder: Path, writer: Writer) -> FollowedJournal:
-        replica = Replica(folder, FeatureSets(self._models), writer.offer)
+        replica = Replica(folder, FeatureSets(self._models), writer.offer, writer.offer_states)
         start = None
         try:
             start = checkpoint.restore(folder, replica)
