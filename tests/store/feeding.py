@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from tests.ingest.ingesting import Tick
 from tests.support.messages import START_NS, tick
 
 from tickgate.v1 import signal_pb2 as pb
@@ -82,6 +83,17 @@ def with_faults(requests: list[pb.PredictRequest], seed: int = 2, clean: range =
             copy.tick.trade.price *= 1.5
             if rng.integers(2):
                 add(copy).tick.trade.price *= 1.001
+    return found
+
+
+def ticks_of(requests: list[pb.PredictRequest]) -> list[Tick]:
+    """The same as they are published."""
+    found = []
+    for request in requests:
+        own, quote = request.tick, request.tick.quote
+        trade = (own.trade.price, own.trade.size) if own.HasField("trade") else None
+        numbers = (quote.bid, quote.ask, quote.bid_size, quote.ask_size) if own.HasField("quote") else None
+        found.append(Tick(own.symbol, own.exchange_ts_ns, own.sequence, trade, numbers))
     return found
 
 

@@ -1,5 +1,6 @@
 """Redis as settings name it, the real one: plain, TLS, ACL, Sentinel, Cluster; its errors by type; the breaker."""
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from pydantic import ValidationError
 from tests.support.programs import program
 from tests.support.redis_server import RedisServer, free_port, redis_server
 
-from tickgate_server.config import SettingsInvalid, flatten, load
+from tickgate_server.config import Settings, SettingsInvalid, flatten, load
 from tickgate_server.store.breaker import Breaker
 from tickgate_server.store.connection import StoreConnection
 from tickgate_server.store.errors import BreakerOpen, StoreDenied, StoreFault, StoreFull, StoreUnreachable
 from tickgate_server.store.keys import Keys
 from tickgate_server.store_settings import StoreSettings, split_node
+from tickgate_server.workers import worker_settings
 
 program("redis-server", "is level 2 of the feature store")
 WORD = "hush-hush"
@@ -258,3 +260,10 @@ def test_the_password_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(SettingsInvalid, match="sentinel_password") as caught:
         load(file)
     assert "hush" not in str(caught.value)
+
+
+def test_a_worker_is_told_the_password() -> None:
+    settings, _ = load(None, {"store.mode": "standalone", "store.nodes": ["a:1"], "store.password": WORD})
+    told = Settings(**json.loads(json.dumps(worker_settings(settings, 0, {}))))
+    assert told.store == settings.store
+    assert told.store.read_password() == WORD

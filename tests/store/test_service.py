@@ -187,13 +187,28 @@ def test_a_redis_that_was_restarted_empty_gets_every_state_again(
     with serving(registry, folder) as (_, answers):
         ask(answers, feed("ABC", 100))
     with kept(settings_of(redis), folder, models):
-        until(lambda: redis.client().zcard(KEYS.states()) == 3)
+        until(lambda: redis.client().zcard(KEYS.states()) == 3 and status_of(folder).connected)
         redis.kill()
         until(lambda: not status_of(folder).connected)
         assert "refused" in status_of(folder).why.lower() or "closed" in status_of(folder).why.lower()
         redis.start()
         until(lambda: redis.client().zcard(KEYS.states()) == 3)
     assert states_in(redis) == expected_states(folder, models)
+
+
+def test_states_that_a_server_left_are_written_though_the_next_one_has_started(
+    tmp_path: Path, models: Path, registry: ModelRegistry, redis: RedisServer
+) -> None:
+    folder = tmp_path / "j"
+    requests = feed("ABC", 200)
+    with serving(registry, folder) as (_, answers):
+        ask(answers, requests[:100])
+    left = expected_states(folder, models)
+    with serving(registry, folder) as (_, answers):
+        ask(answers, [request for request in requests[100:] if request.tick.symbol == "B"])
+    with kept(settings_of(redis), folder, models):
+        pass
+    assert states_in(redis) == left | expected_states(folder, models)
 
 
 # -- a warm start's other half -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ingest.ingesting import Publishing
 from tests.store.feeding import (
     Followed,
     all_states,
@@ -16,6 +17,7 @@ from tests.store.feeding import (
     replica_images,
     scored,
     serving,
+    ticks_of,
     with_faults,
 )
 from tests.support.messages import START_NS, features, tick
@@ -27,6 +29,7 @@ from tickgate_server.engine import Engine, EngineSettings
 from tickgate_server.features.schema import micro10, micro32
 from tickgate_server.features.store import FeatureStore
 from tickgate_server.models.registry import ModelRegistry, load_repository
+from tickgate_server.records import Decision
 from tickgate_server.replay import ReplayRefused, replay
 from tickgate_server.risk.reasons import Reason
 from tickgate_server.rpc.answers import Answers
@@ -222,15 +225,16 @@ def test_a_repeat_that_the_journal_cannot_take_leaves_the_state_waiting(
 
         with monkeypatch.context() as patch:
             patch.setattr(engine.waiting, "tell_resumed", full)
-            refused = answers.predict(requests[-1].SerializeToString(), time.perf_counter_ns(), 0)
-        assert not isinstance(refused, bytes)
+            decision = Decision()
+            with pytest.raises(OSError, match="A"):
+                engine.decide(Publishing.request(ticks_of(requests[-1:])[0]), decision)
         assert len(engine.waiting) == 1
         assert (engine.market.stamps == 0).all()
         assert reasons(answers, requests[-1:]) != [NOT_READY]
 
 
 def test_a_symbol_whose_ticks_were_first_keeps_them(
-    tmp_path: Path, registries: dict[str, ModelRegistry], prior: Prior
+    tmp_path: Path, models: Path, registries: dict[str, ModelRegistry], prior: Prior
 ) -> None:
     requests, values = prior
     with serving(registries["lane"], tmp_path / "b") as (engine, answers):
@@ -258,7 +262,7 @@ def test_a_feature_set_that_the_state_lacks_warms_up(
 
 
 def test_a_replay_without_the_states_file_is_refused(
-    tmp_path: Path, registries: dict[str, ModelRegistry], prior: Prior
+    tmp_path: Path, models: Path, registries: dict[str, ModelRegistry], prior: Prior
 ) -> None:
     _, values = prior
     with serving(registries["lane"], tmp_path / "b") as (engine, _):

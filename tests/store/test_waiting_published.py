@@ -10,12 +10,12 @@ from tests.store.feeding import (
     engine_images,
     feed,
     replica_images,
+    ticks_of,
     with_faults,
 )
 from tests.support.packages import publish_forest
-from tests.support.risk import instrument, universe
+from tests.support.risk import instrument
 
-from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.engine import EngineSettings
 from tickgate_server.features.schema import micro32
 from tickgate_server.journal.entries import ControlEntry
@@ -25,6 +25,7 @@ from tickgate_server.models.registry import ModelRegistry, load_repository
 from tickgate_server.replay import replay
 from tickgate_server.states.codec import pack_state
 from tickgate_server.states.file import keep, read_kept
+from tickgate_server.ticks.instruments import Universe
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +41,8 @@ def registry(models: Path) -> ModelRegistry:
     return load_repository(models, "all")
 
 
-def ticks_of(requests: list[pb.PredictRequest]) -> list[Tick]:
-    found = []
-    for request in requests:
-        tick = request.tick
-        trade = (tick.trade.price, tick.trade.size) if tick.HasField("trade") else None
-        quote = tick.quote
-        numbers = (quote.bid, quote.ask, quote.bid_size, quote.ask_size) if tick.HasField("quote") else None
-        found.append(Tick(tick.symbol, tick.exchange_ts_ns, tick.sequence, trade, numbers))
-    return found
-
-
 def engine(registry: ModelRegistry, folder: Path, *listed: str) -> Publishing:
-    known = universe(*(instrument(symbol) for symbol in listed)) if listed else None
+    known = Universe({symbol: instrument(symbol) for symbol in listed}, closed=False)
     return Publishing(registry, Clock(0), folder, settings=EngineSettings(capacity=16, replay=True), universe=known)
 
 

@@ -140,6 +140,7 @@ class Replica:
         folder: Of the journal, beside which files are kept that its controls name.
         features_of: The feature set of a version, by name, version and schema id; None: it cannot be told.
         on_vectors: Called with the vectors after trades, where they are complete.
+        on_left: Called with the states that changed and were not taken, before a server's start ends their run.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Replica:
         folder: Path,
         features_of: Callable[[str, int, str], FeatureSet | None],
         on_vectors: Callable[[Vectors], object],
+        on_left: Callable[[list[SymbolState]], object] = lambda states: None,  # noqa: ARG005 - nobody asked
     ) -> None:
         self.run: Run | None = None
         self.why_unknown = "no server's start was read yet"
@@ -154,6 +156,7 @@ class Replica:
         self._folder = folder
         self._features_of = features_of
         self._on_vectors = on_vectors
+        self._on_left = on_left
         self._assembler = ControlAssembler()
 
     def forget(self, why: str) -> None:
@@ -231,6 +234,8 @@ class Replica:
         said = entry.payload
         if entry.code == ControlKind.SETTINGS:
             if not entry.restated:
+                if self.changed and self.run is not None:
+                    self._on_left(self.take_changed(len(self.run.names)))
                 self.run = begin(said["engine"])
             return
         run = self.run

@@ -107,6 +107,7 @@ class StoreService:
         self._started_ns = time.time_ns()
         self._followed: list[FollowedJournal] = []
         self._status_s = self._states_s = 0.0
+        self._told_since_ns = 0
         self._checkpoint_s = time.monotonic()
 
     def run(self, end: Event) -> None:
@@ -138,7 +139,7 @@ class StoreService:
             self._finish(writer)
 
     def _follow(self, folder: Path, writer: Writer) -> FollowedJournal:
-        replica = Replica(folder, FeatureSets(self._models), writer.offer)
+        replica = Replica(folder, FeatureSets(self._models), writer.offer, writer.offer_states)
         start = None
         try:
             start = checkpoint.restore(folder, replica)
@@ -164,8 +165,8 @@ class StoreService:
         ready = due and (writer.connected or last) and not writer.states_waiting
         if ready and self._offer_states(writer):
             self._states_s = now_s
-        if now_s - self._status_s >= STATUS_S:
-            self._status_s = now_s
+        if now_s - self._status_s >= STATUS_S or writer.since_ns != self._told_since_ns:
+            self._status_s, self._told_since_ns = now_s, writer.since_ns
             self._tell(writer)
         if now_s - self._checkpoint_s >= CHECKPOINT_S:
             self._keep()

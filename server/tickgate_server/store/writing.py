@@ -175,8 +175,8 @@ class Writer:
         self._in_hand = 0
         if not self.connected:
             _LOG.info("store connected", where=self._connection.where)
-            self.connected, self.since_ns, self.why = True, time.time_ns(), ""
-            self.reconnected = True
+            self.connected, self.why, self.reconnected = True, "", True
+            self.since_ns = time.time_ns()
         if size:
             self.written_vectors += sum(len(places) for _, places in vectors)
             self.written_states += len(states)
@@ -187,9 +187,9 @@ class Writer:
         self.errors[_KINDS.get(type(error), "unreachable")] += 1
         if self.connected or self.why != error.why:
             _LOG.error("store not written", why=str(error))
-        if self.connected:
-            self.since_ns = time.time_ns()
-        self.connected, self.why = False, error.why
+        was, self.connected, self.why = self.connected, False, error.why
+        if was:
+            self.since_ns = time.time_ns()  # last: by it the change is noticed
 
     def _put_back(self, vectors: list[Some], states: list[SymbolState]) -> None:
         with self._condition:
