@@ -144,7 +144,7 @@ def build_engine(
             replay=settings.clock.mode == "replay",
             future_limit_ns=int(settings.clock.future_limit_s * 1e9),
             stale_limit_ns=int(settings.clock.stale_limit_s * 1e9),
-            feature_age_limit_ns=int(settings.clock.feature_age_limit_s * 1e9),
+            feature_age_limit_ns=int(settings.clock.features_s * 1e9),
             price_jump_sigmas=settings.ticks.price_jump_sigmas,
             price_jump_least=settings.ticks.price_jump_least,
             worker=settings.worker.index,

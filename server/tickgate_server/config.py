@@ -181,9 +181,14 @@ class ClockSection(_Section):
     """`replay`: time is the ticks' own, none is late or early."""
     future_limit_s: Seconds = 1.0
     stale_limit_s: Seconds = 5.0
-    feature_age_limit_s: Seconds = Field(default_factory=lambda found: found["stale_limit_s"])
-    """How old a symbol's latest tick, or a vector of the caller's, may be in a request without a tick; default:
+    feature_age_limit_s: Seconds | None = None
+    """How old a symbol's latest tick, or a vector of the caller's, may be in a request without a tick; none:
     `stale_limit_s`."""
+
+    @property
+    def features_s(self) -> float:
+        """The age limit in force for requests without a tick."""
+        return self.stale_limit_s if self.feature_age_limit_s is None else self.feature_age_limit_s
 
 
 class TicksSection(_Section):

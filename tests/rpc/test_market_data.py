@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.support.messages import tick, untimed, zigzag
-from tests.support.packages import publish_logistic
+from tests.support.packages import publish_forest
 from tests.support.processes import CALL_S, CHANNEL_OPTIONS, Served, server
 
 from tickgate.v1 import market_data_pb2 as pb
@@ -153,7 +153,7 @@ def test_reflection_knows_the_service(publisher: Publisher) -> None:
 def windowed(transport: str, tmp_path: Path) -> Iterator[tuple[Any, Publisher, Path]]:
     """A live server of two feeds, whose ticks wait for a minute and for 50 ms; a queue of the smallest size."""
     models = tmp_path / "models"
-    publish_logistic(models, name="trend", latency_budget_ms=60_000.0)
+    publish_forest(models, name="trend", latency_budget_ms=60_000.0)
     settings = tmp_path / "tickgate.toml"
     settings.write_text(
         "[ingest]\nqueue_ticks = 65536\n[ingest.feeds.slow]\nreorder_window_ms = 60000\n"

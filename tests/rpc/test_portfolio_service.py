@@ -245,7 +245,8 @@ def test_the_topology_names_the_service_listener(desk: DeskOf) -> None:
 
 def test_reflection_of_the_service_listener_lists_what_it_serves(desk: DeskOf) -> None:
     database = ProtoReflectionDescriptorDatabase(desk.service)
-    assert set(database.get_services()) == {SERVICE, "grpc.reflection.v1alpha.ServerReflection"}
+    expected = {SERVICE, "tickgate.v1.MarketDataService", "grpc.reflection.v1alpha.ServerReflection"}
+    assert set(database.get_services()) == expected
     service = DescriptorPool(database).FindServiceByName(SERVICE)
     assert [method.name for method in service.methods][:3] == ["ReportOrder", "ReportFill", "Report"]
 
