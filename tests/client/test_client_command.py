@@ -93,7 +93,7 @@ def test_help_says_which_extra_a_verb_needs() -> None:
     text = " ".join(found.stdout.split())
     assert "Serve Predict from a folder of model packages. (needs tickgate[server])" in text
     assert "publish it as CONFIG (a TOML file) says. (needs tickgate[training])" in text
-    assert re.search(r"Ask a server for one signal\. reduce ", text), "the base install has the client's verbs"
+    assert re.search(r"Ask a server for one signal\. query ", text), "the base install has the client's verbs"
 
 
 @pytest.mark.parametrize(
