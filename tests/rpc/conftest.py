@@ -59,7 +59,8 @@ def mixed_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared(transport: str, mixed_repository: Path) -> Iterator[Served]:
     """One replay server for every test that brings symbols of its own and leaves the server as it was."""
-    with served(mixed_repository, "--clock", "replay", "--transport", transport, environment=BY_ITSELF) as running:
+    arguments = ("--clock", "replay", "--transport", transport)
+    with served(mixed_repository, *arguments, environment=BY_ITSELF, observed=True) as running:
         yield running
 
 

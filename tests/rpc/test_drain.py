@@ -61,7 +61,7 @@ def test_an_idle_stream_ends_unavailable_and_the_server_with_status_0(repository
 def test_a_stream_message_at_work_is_answered_in_full(tmp_path: Path, transport: str) -> None:
     publish_model(tmp_path, constant_onnx(work=400_000), name="slow", latency_budget_ms=600_000.0)
     patient = {"TICKGATE_SERVER__DRAIN_S": "60"}  # on a busy machine the message takes a while
-    with served(tmp_path, "--clock", "replay", "--transport", transport, environment=patient) as server:
+    with served(tmp_path, "--clock", "replay", "--transport", transport, environment=patient, observed=True) as server:
         server.predict(tick("A", 1, trade=(100.0, 1.0)))
         caller = Caller(server)
         before = after = 1.0

@@ -38,7 +38,8 @@ def policies(process: int) -> dict[int, tuple[int, int]]:
 @pytest.mark.skipif(not may_be_realtime(), reason="this user may not have real-time threads")
 def test_what_answers_and_what_ends_slow_runs_are_realtime_and_nothing_else(repository: Path) -> None:
     publish_model(repository, long_onnx(40, numbers=50_000), name="slow", latency_budget_ms=60_000.0)
-    with served(repository, "--clock", "replay", "--default-model", "slow", environment=REALTIME) as server:
+    arguments = ("--clock", "replay", "--default-model", "slow")
+    with served(repository, *arguments, environment=REALTIME, observed=True) as server:
         for request in zigzag("A", 12):
             server.predict(request)
         found = policies(server.process.process.pid)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from tests.journal.journal_samples import append
 from tests.shadow.shadowing import publish_both, record_of, set_shadow, wait_until
 
+from tickgate_server import beside
 from tickgate_server.journal.writer import JournalWriter
 from tickgate_server.models.aliases import ALIASES_FILE
 from tickgate_server.models.shadow_record import ShadowRecord, record_path, write_record
@@ -98,7 +99,7 @@ def test_a_scorer_that_does_not_stay_is_given_up_until_the_aliases_change(
     repository: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "RESTARTS", 2)
-    monkeypatch.setattr(process, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(beside, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(process, "WATCH_S", 0.01)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     set_shadow(repository, 1)

@@ -1,10 +1,7 @@
 """What `python -m tickgate_server.archive` takes."""
 
 import json
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
 import click
@@ -16,6 +13,7 @@ from tickgate_server.archive.errors import ArchiveError
 from tickgate_server.archive.how import ArchiverSettings
 from tickgate_server.archive.service import Archiver
 from tickgate_server.archive.status import status_folder
+from tickgate_server.beside import by_worker, until_let_go
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.scheduling import give_way_no_more
 
@@ -51,23 +49,14 @@ def archive_journals(
     logs.configure(log_format, log_level)
     pa.set_cpu_count(1)  # its pool would take the cores that answers need
     pa.set_io_thread_count(1)
-    for number in (signal.SIGTERM, signal.SIGINT):  # what stops a group of processes is for the server
-        signal.signal(number, signal.SIG_IGN)
-    end = threading.Event()
-    threading.Thread(target=_watch, args=[end], name="end", daemon=True).start()
-    several = len(journals) > 1
-    by_worker = {journal.name if several else "": journal for journal in journals}
+    end = until_let_go(give_way_no_more)
     try:
         Archiver(
-            folder, by_worker, status_folder(journals[0], len(journals)), ArchiverSettings(**json.loads(settings))
+            folder,
+            by_worker(journals),
+            status_folder(journals[0], len(journals)),
+            ArchiverSettings(**json.loads(settings)),
         ).run(end)
     except (ArchiveError, JournalError, OSError) as error:
         _LOG.error("archiver ended", why=str(error))
         sys.exit(1)
-
-
-def _watch(end: threading.Event) -> None:
-    """Set the event when the server let go of its end of the pipe; it never writes to it."""
-    os.read(0, 1)
-    end.set()
-    give_way_no_more()

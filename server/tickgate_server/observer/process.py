@@ -22,6 +22,7 @@ from threading import Event, Thread
 import structlog
 
 from tickgate_server.alert_settings import AlertSettings
+from tickgate_server.beside import ENVIRONMENT, FIRST_PAUSE_S, LONGEST_PAUSE_S, RESTARTS, SETTLED_S, let_go
 from tickgate_server.observer.address import split_address
 from tickgate_server.risk.estimates import RiskValueSettings
 
@@ -29,13 +30,6 @@ from tickgate_server.risk.estimates import RiskValueSettings
 START_UP_S = 120.0
 # What is left in a journal is read in so long; a child that takes longer is killed.
 DRAIN_S = 10.0
-# Restarts in a row, each after twice the pause of the one before; one that lived for so long begins the row anew.
-RESTARTS = 10
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 10.0
-SETTLED_S = 60.0
-# One thread each: their pools would take the cores that answers need.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _LOG = structlog.get_logger()
 
@@ -110,7 +104,7 @@ class ObserverProcess:
     def close(self) -> None:
         """Let the child take in what is left in the journal, and wait for its end."""
         self._end.set()
-        _let_go(self._child)
+        let_go(self._child)
         if self._supervisor is None:
             # It was never waited for: the server did not come so far.
             self._supervisor = Thread(target=self._supervise, name="observer-supervisor", daemon=True)
@@ -130,7 +124,7 @@ class ObserverProcess:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT},
         )
 
     def _supervise(self) -> None:
@@ -140,7 +134,7 @@ class ObserverProcess:
         while True:
             began = time.monotonic()
             status = self._child.wait()
-            _let_go(self._child)
+            let_go(self._child)
             if self._child.stdout is not None:
                 self._child.stdout.close()
             if self._end.is_set():
@@ -163,7 +157,7 @@ class ObserverProcess:
         try:
             self._child = self._start()
             if self._end.is_set():  # `close` saw the one before
-                _let_go(self._child)
+                let_go(self._child)
                 return
             address = _reported(self._child)
         except (OSError, ObserverNotStarted) as error:
@@ -193,9 +187,3 @@ def _reported(child: subprocess.Popen[bytes]) -> str | None:
     if "error" in report:
         raise ObserverNotStarted(str(report["error"]))
     return None if report["metrics"] is None else str(report["metrics"])
-
-
-def _let_go(child: subprocess.Popen[bytes]) -> None:
-    """Close the pipe to the child: it ends when it reads the end of its input."""
-    if child.stdin is not None:
-        child.stdin.close()

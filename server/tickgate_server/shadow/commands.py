@@ -1,15 +1,13 @@
 """What `python -m tickgate_server.shadow` takes."""
 
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
 import click
 import structlog
 
 from tickgate_server import logs
+from tickgate_server.beside import by_worker, until_let_go
 from tickgate_server.models.shadow_record import shadow_folder
 from tickgate_server.shadow.service import ShadowScorer
 
@@ -43,21 +41,10 @@ def score(
     """Score with each shadow of a repository what a server's journals recorded, until standard input ends."""
     del give_way  # done by now: see `__main__`
     logs.configure(log_format, log_level)
-    for number in (signal.SIGTERM, signal.SIGINT):  # what stops a group of processes is for the server
-        signal.signal(number, signal.SIG_IGN)
-    end = threading.Event()
-    threading.Thread(target=_watch, args=[end], name="end", daemon=True).start()
-    several = len(journals) > 1
+    end = until_let_go()
     folder = shadow_folder(journals[0], len(journals))
-    by_worker = {journal.name if several else "": journal for journal in journals}
     try:
-        ShadowScorer(models, by_worker, folder, retained=retained).run(end)
+        ShadowScorer(models, by_worker(journals), folder, retained=retained).run(end)
     except OSError as error:
         _LOG.error("shadow scorer ended", why=str(error))
         sys.exit(1)
-
-
-def _watch(end: threading.Event) -> None:
-    """Set the event when the server let go of its end of the pipe; it never writes to it."""
-    os.read(0, 1)
-    end.set()

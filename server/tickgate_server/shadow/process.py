@@ -1,15 +1,10 @@
 """The shadow scorer as a child process of the server: there while a model has a shadow, started anew where it dies.
 
-The server needs nothing of it and waits for nothing it does. One thread looks at the repository's alias files once a
-second and sleeps otherwise; it is woken when the child ends. The child ends when its standard input does, which the
-kernel sees to even where the server is killed; what it has not compared by then, the next one does.
+One thread looks at the repository's alias files once a second and sleeps otherwise; it is woken when the child ends.
 """
 
-import contextlib
 import os
-import select
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +12,7 @@ from threading import Thread
 
 import structlog
 
+from tickgate_server.beside import RESTARTS, SETTLED_S, Program, let_go, pause_after, wait_for
 from tickgate_server.config import Settings
 from tickgate_server.models.shadow_record import shadow_folder
 from tickgate_server.shadow.watching import AliasFiles, unfinished
@@ -24,14 +20,6 @@ from tickgate_server.shadow.watching import AliasFiles, unfinished
 WATCH_S = 1.0
 # What is left in a journal is scored in so long as the server ends; the rest waits for the next start.
 DRAIN_S = 5.0
-# Restarts in a row, each after twice the pause of the one before; one that lived for so long begins the row anew, and
-# so does a change of the aliases.
-RESTARTS = 10
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 10.0
-SETTLED_S = 60.0
-# One thread each: their pools would take the cores that answers need.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _LOG = structlog.get_logger()
 
@@ -60,10 +48,10 @@ class ShadowProcess:
     ) -> None:
         of_journals = [argument for folder in journals for argument in ("--journal", str(folder))]
         log = ["--log-format", log_format, "--log-level", log_level]
-        self._command = [
-            *(sys.executable, "-P", "-m", "tickgate_server.shadow", *of_journals),
-            *("--models", str(repository), "--retained", str(retained), *log, *(["--give-way"] if idle else [])),
-        ]
+        arguments = [*of_journals, "--models", str(repository), "--retained", str(retained), *log]
+        if idle:
+            arguments.append("--give-way")
+        self._program = Program("shadow scorer", "tickgate_server.shadow", arguments, DRAIN_S)
         self._files = AliasFiles(repository)
         # Of one that is no shadow since the last server ended, the rest is still to be scored.
         self._unfinished = bool(unfinished(shadow_folder(journals[0], len(journals))))
@@ -86,7 +74,7 @@ class ShadowProcess:
         while not self._wait():
             self._look()
         if self._child is not None:
-            _end(self._child)
+            self._program.end(self._child)
 
     def _look(self) -> None:
         """Start the child, or let it go, as the aliases say."""
@@ -98,32 +86,19 @@ class ShadowProcess:
             self._start()
             self._unfinished = False
         elif self._child is not None and not wanted:
-            _let_go(self._child)
+            let_go(self._child)
 
     def _wait(self) -> bool:
         """Sleep until there is something to look at; True: the server ends."""
         left = self._start_at - time.monotonic()
         at_most_s = min(WATCH_S, left) if left > 0.0 else WATCH_S
-        poll = select.poll()
-        poll.register(self._ending, select.POLLIN | select.POLLHUP)
-        with contextlib.ExitStack() as stack:
-            if self._child is not None:
-                descriptor = os.pidfd_open(self._child.pid)
-                stack.callback(os.close, descriptor)
-                poll.register(descriptor, select.POLLIN)
-            return any(found == self._ending for found, _ in poll.poll(at_most_s * 1e3))
+        return wait_for(self._ending, self._child, at_most_s)
 
     def _start(self) -> None:
         self._began = time.monotonic()
-        try:
-            self._child = subprocess.Popen(  # noqa: S603 - this interpreter, this package
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **_ENVIRONMENT}
-            )
-        except OSError as error:
-            _LOG.error("shadow scorer not started", why=str(error))
+        self._child = self._program.start()
+        if self._child is None:
             self._pause()
-            return
-        _LOG.info("shadow scorer started", pid=self._child.pid)
 
     def _reap(self) -> None:
         """See whether the child ended, and when it may be started again."""
@@ -132,7 +107,7 @@ class ShadowProcess:
             return
         self._child = None
         told = child.stdin is not None and child.stdin.closed
-        _let_go(child)
+        let_go(child)
         if told and child.returncode == 0:
             _LOG.info("shadow scorer stopped", pid=child.pid, why="no model has a shadow")
             return
@@ -145,7 +120,7 @@ class ShadowProcess:
             _LOG.warning("shadow scorer ended", pid=child.pid, status=child.returncode, starts_again_in_s=pause_s)
 
     def _pause(self) -> float:
-        pause_s = min(FIRST_PAUSE_S * 2.0**self._restarts, LONGEST_PAUSE_S)
+        pause_s = pause_after(self._restarts)
         self._start_at = time.monotonic() + pause_s
         self._restarts += 1
         return pause_s
@@ -174,24 +149,3 @@ def start_shadow_scorer(settings: Settings, journals: Sequence[Path]) -> ShadowP
         why = "shadow.mode is none" if journals else "journal.folder is none"
         _LOG.warning("no shadow scoring", shadows=dict(files.shadows), why=why)
     return None
-
-
-def _let_go(child: subprocess.Popen[bytes]) -> None:
-    """Close the pipe to the child: it ends when it reads the end of its input."""
-    if child.stdin is not None:
-        child.stdin.close()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    _let_go(child)
-    try:
-        status = child.wait(DRAIN_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-        _LOG.info("shadow scorer goes on at the next start", pid=child.pid)
-        return
-    if status:
-        _LOG.warning("shadow scorer failed", pid=child.pid, status=status)
-    else:
-        _LOG.debug("shadow scorer stopped", pid=child.pid, status=status)

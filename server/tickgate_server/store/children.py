@@ -1,15 +1,14 @@
 """What `python -m tickgate_server.store` takes: settings come by standard input, for a password is among them."""
 
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
 import click
 import structlog
 
 from tickgate_server import logs
+from tickgate_server.beside import by_worker, until_let_go
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.store.errors import StoreError
 from tickgate_server.store.service import StoreService
@@ -38,16 +37,11 @@ def child(
     """Keep Redis as a server's journals say, until standard input ends; its first line is the settings, as JSON."""
     del give_way  # done by now: see `__main__`
     logs.configure(log_format, log_level)
-    for number in (signal.SIGTERM, signal.SIGINT):  # what stops a group of processes is for the server
-        signal.signal(number, signal.SIG_IGN)
     settings = StoreSettings.model_validate_json(_line())
-    end = threading.Event()
-    threading.Thread(target=_watch, args=[end], name="end", daemon=True).start()
-    several = len(journals) > 1
-    folder = journals[0].parent if several else journals[0]
-    by_worker = {journal.name if several else "": journal for journal in journals}
+    end = until_let_go()
+    folder = journals[0].parent if len(journals) > 1 else journals[0]
     try:
-        StoreService(settings, by_worker, folder, models).run(end)
+        StoreService(settings, by_worker(journals), folder, models).run(end)
     except (StoreError, JournalError, OSError, RuntimeError) as error:
         _LOG.error("store's process ended", why=str(error))
         sys.exit(1)
@@ -62,9 +56,3 @@ def _line() -> bytes:
             break
         found += piece
     return found
-
-
-def _watch(end: threading.Event) -> None:
-    """Set the event when the server let go of its end of the pipe; behind the settings it writes nothing."""
-    os.read(0, 1)
-    end.set()

@@ -56,7 +56,17 @@ def test_every_row_gets_the_reason_that_the_servers_intake_gives(drawn: list[Any
     universe = Universe({name: Instrument(symbol=name) for name in ("A", "C")} if closed else {}, closed=closed)
     builder = PieceBuilder()
     clock = [0]
-    server = Intake(SymbolTable(universe, 2), 2, [], lambda: clock[0], 2, 3, market.JUMP_SIGMAS, market.JUMP_LEAST)
+    server = Intake(
+        SymbolTable(universe, 2),
+        2,
+        [],
+        lambda: clock[0],
+        future_limit_ns=2,
+        stale_limit_ns=3,
+        feature_age_limit_ns=0,
+        price_jump_sigmas=market.JUMP_SIGMAS,
+        price_jump_least=market.JUMP_LEAST,
+    )
     expected = []
     for number, (symbol, kind, stamp, sequence, price, (bid, ask), now) in enumerate(drawn):
         clock[0] = now
