@@ -65,29 +65,31 @@ def publish(service: str, data: str, rate: int, seconds: float, first: int) -> d
     """Publish for so long."""
     batches = Batches(first)
     took_s: list[float] = []
-    waiting: deque[tuple[Any, float]] = deque()
+    waiting: deque[Any] = deque()
     accepted = refused = 0
     with grpc.insecure_channel(service) as channel:
         call = channel.unary_unary(_PATH, response_deserializer=PublishBatchResponse.FromString)
 
         def settle() -> None:
             nonlocal accepted, refused
-            future, sent_s = waiting.popleft()
+            future = waiting.popleft()
             try:
                 accepted += future.result().counts.accepted
             except grpc.RpcError:
                 refused += SYMBOLS
-            took_s.append(time.perf_counter() - sent_s)
 
         began_s = time.perf_counter()
         due_s = began_s
         while time.perf_counter() - began_s < seconds:
-            while waiting and (waiting[0][0].done() or len(waiting) >= (IN_FLIGHT if not rate else 64)):
+            while waiting and (waiting[0].done() or len(waiting) >= (IN_FLIGHT if not rate else 64)):
                 settle()
             if rate:
                 due_s += SYMBOLS / rate
                 time.sleep(max(0.0, due_s - time.perf_counter()))
-            waiting.append((call.future(batches.next(), timeout=30.0), time.perf_counter()))
+            sent_s = time.perf_counter()
+            future = call.future(batches.next(), timeout=30.0)
+            future.add_done_callback(lambda _, sent_s=sent_s: took_s.append(time.perf_counter() - sent_s))
+            waiting.append(future)
         while waiting:
             settle()
         over_s = time.perf_counter()
