@@ -39,6 +39,8 @@ _CALLS_ASKED_FOR = 64
 _EARLY_S = POLL_S / 2.0
 # While published ticks wait: a request's events are two or three, so this many serve a handful of requests at once.
 _EVENTS_FIRST = 16
+# A time long past: for one that is now the core waits out the millisecond.
+_AT_ONCE = 0.0
 
 
 class QueueListener:
@@ -123,10 +125,11 @@ class QueueListener:
             self._take_turns()
             sleep_s = POLL_S
         awake = not self._answers.waiting
+        wake_at = time.time() + sleep_s
         if self._turns.take() or self._ingesting:
-            sleep_s = 0.0
+            wake_at = _AT_ONCE
             awake = False
-        event = self._poll.next(time.time() + sleep_s, awake=awake)
+        event = self._poll.next(wake_at, awake=awake)
         if event.completion_type != cygrpc.CompletionType.queue_timeout:
             event.tag(event)
             self._events += 1
