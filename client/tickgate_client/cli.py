@@ -41,6 +41,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "risk": "See the limits in force, and have changed ones take effect.",
         "serve": "Serve Predict from a folder of model packages.",
         "sla": "See what calls did against what was promised.",
+        "top": "Watch a server: rate, latency per stage, rejections, models, portfolio, health.",
         "train": "Validate a model walk-forward and publish it as CONFIG (a TOML file) says.",
         "train-regimes": "Fit a hidden Markov model of the regime on the data that CONFIG (a TOML file) names.",
     }
