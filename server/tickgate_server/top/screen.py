@@ -73,7 +73,7 @@ def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Cell]], tex
 
 def _stages(found: View) -> Table:
     rows = [(one.stage, time_of(one.p50_s), time_of(one.p99_s), time_of(one.p999_s)) for one in found.stages]
-    return _table("Latency, from histogram buckets", ("stage", "p50", "p99", "p99.9"), rows)
+    return _table("Latency", ("stage (from buckets)", "p50", "p99", "p99.9"), rows)
 
 
 def _rejections(found: View) -> Table:
@@ -121,10 +121,10 @@ def _model(one: ModelView) -> tuple[Cell, ...]:
 
 def _portfolio(desk: DeskView) -> Table:
     workers = f", {desk.measured} of {desk.workers} workers summed" if desk.workers > 1 else ""
-    title = f"Portfolio (measured {time_of(desk.age_s)} ago{workers})"
     rows = [(one.name, amount(one.value), amount(one.limit), _used(one)) for one in desk.figures]
     rows.append(("symbols held", count(desk.positions), "", ""))
-    return _table(title, ("figure", "value", "limit", "used"), rows)
+    rows.append(("age of the figures", time_of(desk.age_s), "", ""))
+    return _table("Portfolio", (f"figure{workers}", "value", "limit", "used"), rows)
 
 
 def _used(one: FigureView) -> Cell:

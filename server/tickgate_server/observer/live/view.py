@@ -282,7 +282,7 @@ def _desk(now: Reading) -> DeskView:
         value, limit = now.total(metric), limits.get((limit_name,))
         used = None
         if value is not None and limit is not None and limit > 0.0:
-            used = max(-value if name == "P&L" else value, 0.0) / limit
+            used = max(0.0, -value if name == "P&L" else value) / limit
         figures.append(FigureView(name, value, limit, used))
     states = {
         worker: state
