@@ -43,6 +43,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "serve": "Serve Predict from a folder of model packages.",
         "sla": "See what calls did against what was promised.",
         "store": "Level 2 of the feature store, in Redis: its status, and running its process by hand.",
+        "top": "Watch a server: rate, latency per stage, rejections, models, portfolio, health.",
         "train": "Validate a model walk-forward and publish it as CONFIG (a TOML file) says.",
         "train-regimes": "Fit a hidden Markov model of the regime on the data that CONFIG (a TOML file) names.",
     }

@@ -1,18 +1,21 @@
-"""The Prometheus endpoint: text format and OpenMetrics over what an observer has counted.
+"""The HTTP endpoint: text format and OpenMetrics over what an observer has counted, and the page of the live view.
 
 Counters begin with the oldest record that the journal retains, and so does a restarted observer's: it has all that is
 there, those of a server before it on the same journal among them. Once retention has removed records, a restart makes
 counters go back by those, which Prometheus takes for a reset.
 """
 
+import contextlib
 import errno
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from socketserver import ThreadingMixIn
 from threading import Lock, Thread, current_thread
-from typing import Any
-from wsgiref.simple_server import WSGIServer
+from typing import TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -26,6 +29,8 @@ from tickgate_server.observer.desk_metrics import (
     health_metrics,
     journal_metrics,
 )
+from tickgate_server.observer.live.history import History
+from tickgate_server.observer.live.site import Sampler, Site
 from tickgate_server.observer.request_metrics import RequestMetrics, model_metrics
 from tickgate_server.observer.starved import Starved
 from tickgate_server.scheduling import be_nicer, give_way
@@ -33,6 +38,10 @@ from tickgate_server.scheduling import be_nicer, give_way
 _RETRY_S = 0.05
 # Of a scrape that was starved before: with 19 its few milliseconds of work took a second beside two busy threads.
 NICE_OF_SCRAPES = 10
+# Of a caller that sends nothing, or takes nothing: each has a thread.
+_CALLER_S = 30.0
+
+Result = TypeVar("Result")
 
 
 class JournalCollector(Collector):
@@ -82,14 +91,14 @@ class JournalCollector(Collector):
 
 
 class MetricsEndpoint:
-    """An HTTP server in a thread of its own.
+    """An HTTP server in a thread of its own: metrics, and the page of the live view.
 
     Attributes:
         address: `host:port` that it listens on.
 
     Args:
         address: `host:port`; port 0 takes a free one.
-        collector: What is asked at each scrape.
+        collector: What is asked at each scrape, and for each reading of the live view.
         patience_s: How long a taken port is waited for: an observer whose server was killed lets go of it in moments.
 
     Raises:
@@ -99,40 +108,81 @@ class MetricsEndpoint:
 
     def __init__(self, address: str, collector: Collector, patience_s: float = 0.0) -> None:
         host, port = split_address(address)
-        self._registry = registry = CollectorRegistry()
+        registry = CollectorRegistry()
         registry.register(collector)
-        self._server: WSGIServer
-        self._thread: Thread
+        self._history = History(collector.collect)
+        self._site = Site(registry, self._history)
+        self._sampler = Sampler(lambda: self._behind(self._history.sample))
+        self._starved: Starved | None = None
         give_up = time.monotonic() + patience_s
         while True:
             try:
-                self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
+                self._server = _listen(host.strip("[]"), port)
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= give_up:
                     raise MetricsAddressTaken(address, error.strerror or str(error)) from error
             time.sleep(_RETRY_S)
+        self._server.set_app(lambda *request: self._behind(lambda: self._site(*request)))
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         self.address = f"{host}:{self._server.server_port}"
 
+    def start_sampling(self) -> None:
+        """Take readings for the live view from now on."""
+        self._sampler.start()
+
     def give_way(self, starved: Starved) -> None:
-        """Answer scrapes only on a core that nobody else wants, unless there is none for long."""
+        """Answer scrapes, and take readings, only on a core that nobody else wants, unless there is none for long."""
         be_nicer(NICE_OF_SCRAPES, self._thread)
-        answer = make_wsgi_app(self._registry)
-
-        def behind(environ: dict[str, Any], start_response: Any) -> Any:
-            # In the scrape's own thread, which is as nice as the one that accepted it: from idle there is no way back.
-            if not starved.now:
-                give_way(current_thread())
-            began = time.monotonic()
-            try:
-                return answer(environ, start_response)
-            finally:
-                starved.took(time.monotonic() - began)
-
-        self._server.set_app(behind)
+        self._starved = starved
 
     def close(self) -> None:
-        """Stop answering and wait for the thread."""
+        """Stop answering and wait for the threads."""
+        self._sampler.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def _behind(self, work: Callable[[], Result]) -> Result:
+        """Do a piece of work in a thread of its own: from idle there is no way back."""
+        starved = self._starved
+        if starved is None:
+            return work()
+        if not starved.now:
+            give_way(current_thread())
+        began = time.monotonic()
+        try:
+            return work()
+        finally:
+            starved.took(time.monotonic() - began)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a request."""
+
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _CALLER_S
+
+    def handle(self) -> None:
+        """Answer one request; who says nothing for long is let go."""
+        with contextlib.suppress(TimeoutError):
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        """Requests are not logged."""
+
+
+def _listen(host: str, port: int) -> _Server:
+    """A server on that address, of its family.
+
+    Raises:
+        OSError: It cannot be had.
+    """
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    of_family = type("_ServerOfFamily", (_Server,), {"address_family": family})
+    server: _Server = of_family(address[:2], _Handler)
+    return server

@@ -138,6 +138,8 @@ class Observer:
         try:
             if self._alerts is not None:
                 self._alerts.start()
+            if self._endpoint is not None:
+                self._endpoint.start_sampling()
             if behind:
                 self._run_behind(end)
             else:
