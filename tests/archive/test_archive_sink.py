@@ -1,6 +1,5 @@
 """Rows on their way into a time-series database: as lines, each once, whatever fails between."""
 
-import os
 import time
 from pathlib import Path
 from threading import Event
@@ -136,7 +135,6 @@ def test_the_command_wants_a_database_that_it_knows(tmp_path: Path) -> None:
     assert "expected questdb:http://host:port" in found.output
 
 
-@pytest.mark.skipif("QUESTDB_JAR" not in os.environ, reason="QUESTDB_JAR names no org.questdb:questdb")
 def test_a_real_questdb_has_each_record_once_though_all_were_sent_twice(tmp_path: Path) -> None:
     with writing(tmp_path / "journal") as writer:
         sequences = append(writer, 3000)

@@ -1,4 +1,4 @@
-"""A real QuestDB for the tests that ask for it: `QUESTDB_JAR` names Maven's org.questdb:questdb, 9.3.4 for Java 17."""
+"""A real QuestDB, from the local Maven repository: `deploy/install-test-programs` puts it there."""
 
 import os
 import socket
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from tests.support.programs import program
+from tests.support.programs import absent, program
 
 START_UP_S = 60.0
+_JAR = Path.home() / ".m2/repository/org/questdb/questdb/9.3.4/questdb-9.3.4.jar"
 
 
 @contextmanager
@@ -28,11 +29,13 @@ def questdb(folder: Path) -> Iterator[str]:
     }
     folder.mkdir(exist_ok=True)
     java = program("java", "runs QuestDB")
+    if not _JAR.exists():
+        absent(f"org.questdb:questdb is not at {_JAR}")
     command = [
         java,
         "-Xmx512m",
         "-p",
-        os.environ["QUESTDB_JAR"],
+        _JAR,
         "-m",
         "io.questdb/io.questdb.ServerMain",
         "-d",
