@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.support.messages import features, tick, zigzag
 from tests.support.packages import edit_manifest, publish_forest, publish_logistic
 from tests.support.processes import CALL_S, Served, run, served
-from tests.support.real_data import CAPTURES, USDM_BTC, capture_path, ticks
+from tests.support.real_data import CAPTURES, SPOT_BTC, SPOT_BTC_NEXT, SPOT_ETH, USDM_BTC, capture_path, ticks
 
 from tickgate.v1 import signal_pb2 as pb
 from tickgate_server.features.batch import compute
@@ -184,10 +184,19 @@ def used_and_trained_on(
     return used, compute(feature_set, **{name: values(frame, name) for name in columns})
 
 
-@pytest.mark.parametrize(("name", "computed"), [*((name, micro10) for name in CAPTURES), (USDM_BTC, micro32)])
+@pytest.mark.parametrize(("name", "computed"), [(SPOT_ETH, micro10), (USDM_BTC, micro32)])
 def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(
     name: str, computed: Callable[[], FeatureSet], tmp_path: Path
 ) -> None:
+    compare_used_and_trained_on(name, computed, tmp_path)
+
+
+def test_so_they_are_on_every_capture(tmp_path: Path, soak: Callable[[int, int], int]) -> None:
+    for name in (USDM_BTC, SPOT_ETH, SPOT_BTC, SPOT_BTC_NEXT)[: soak(1, len(CAPTURES))]:
+        compare_used_and_trained_on(name, micro10, tmp_path / name)
+
+
+def compare_used_and_trained_on(name: str, computed: Callable[[], FeatureSet], tmp_path: Path) -> None:
     frame, feature_set = ticks(name), computed()
     repository = tmp_path / "models"
     publish_logistic(repository, features=feature_set, latency_budget_ms=60_000.0)

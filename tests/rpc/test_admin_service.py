@@ -157,9 +157,9 @@ def mode_of(path: Path) -> int:
 
 
 def test_the_socket_is_in_the_journals_folder_for_its_owner_alone_and_goes_with_the_server(
-    models: Path, transport: str
+    models: Path,
 ) -> None:
-    with served(models, "--transport", transport) as server:
+    with served(models) as server:
         path = path_of(server.admin)
         assert path == server.process.journal / "admin.sock"
         assert mode_of(path) == OWNER_ONLY
@@ -198,9 +198,9 @@ def test_a_socket_that_is_listened_on_is_not_taken_away(tmp_path: Path, form: st
         assert not path.exists()
 
 
-def test_the_socket_of_a_server_that_was_killed_is_replaced(models: Path, transport: str, tmp_path: Path) -> None:
+def test_the_socket_of_a_server_that_was_killed_is_replaced(models: Path, tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'admin'}"
-    arguments = ("--transport", transport, "--admin-listen", address)
+    arguments = ("--admin-listen", address)
     with served(models, *arguments) as server:
         server.process.stop(signal.SIGKILL)
         assert path_of(address).exists()
@@ -210,13 +210,11 @@ def test_the_socket_of_a_server_that_was_killed_is_replaced(models: Path, transp
 
 
 @pytest.mark.parametrize("option", ["--admin-listen", "--listen"])
-def test_the_socket_of_a_server_that_lives_is_left_to_it(
-    models: Path, transport: str, tmp_path: Path, option: str
-) -> None:
+def test_the_socket_of_a_server_that_lives_is_left_to_it(models: Path, tmp_path: Path, option: str) -> None:
     address = f"unix:{tmp_path / 's'}"
     own = ("--listen", "127.0.0.1:0", "--service-listen", "", "--metrics-listen", "", "--journal", "none")
-    with served(models, "--transport", transport, option, address) as server, desk_of(server) as desk:
-        ended = run("serve", "--models", str(models), *own, "--transport", transport, option, address)
+    with served(models, option, address) as server, desk_of(server) as desk:
+        ended = run("serve", "--models", str(models), *own, option, address)
         assert ended.returncode == 1
         assert f"Error: cannot listen on {address}: another server listens there" in ended.stderr
         assert desk.set_state(ACTIVE).state == ACTIVE
@@ -231,25 +229,25 @@ def refused_start(models: Path, *arguments: str, **environment: str) -> str:
     return ended.stderr
 
 
-def test_a_path_that_no_socket_can_have_is_refused(models: Path, transport: str, tmp_path: Path) -> None:
+def test_a_path_that_no_socket_can_have_is_refused(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / ("j" * 100)
-    why = refused_start(models, "--journal", str(folder), "--transport", transport)
+    why = refused_start(models, "--journal", str(folder))
     length = len(str(folder / "admin.sock"))
     assert f"cannot listen on unix:{folder / 'admin.sock'}" in why
     assert f"expected a path of at most 107 bytes, this one has {length}" in why
 
 
-def test_a_file_that_is_no_socket_stays(models: Path, transport: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_socket_stays(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("kept")
-    why = refused_start(models, "--journal", "none", "--transport", transport, "--admin-listen", f"unix:{path}")
+    why = refused_start(models, "--journal", "none", "--admin-listen", f"unix:{path}")
     assert f"cannot listen on unix:{path}: there is a file that is no socket" in why
     assert path.read_text() == "kept"
 
 
-def test_a_folder_that_is_not_there_is_an_error(models: Path, transport: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_an_error(models: Path, tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'none' / 's'}"
-    why = refused_start(models, "--journal", "none", "--transport", transport, "--admin-listen", address)
+    why = refused_start(models, "--journal", "none", "--admin-listen", address)
     assert f"cannot listen on {address}" in why
 
 
@@ -261,7 +259,7 @@ def test_over_tcp_the_admin_listener_wants_mtls(models: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--admin-listen", "none"), ("--journal", "none", "--metrics-listen", "")])
-def test_a_server_without_an_admin_listener_serves_on(models: Path, transport: str, arguments: tuple[str, ...]) -> None:
-    with served(models, "--transport", transport, *arguments) as server:
+def test_a_server_without_an_admin_listener_serves_on(models: Path, arguments: tuple[str, ...]) -> None:
+    with served(models, *arguments) as server:
         assert server.admin == "None"
         assert server.predict(zigzag("A", 1)[0]).symbol == "A"

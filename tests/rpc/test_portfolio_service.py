@@ -266,17 +266,17 @@ def test_each_listener_serves_its_own_services_only(desk: DeskOf) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED, path
 
 
-def test_a_server_without_a_service_listener_serves_on(models: Path, transport: str) -> None:
-    with served(models, "--transport", transport, "--service-listen", "") as server:
+def test_a_server_without_a_service_listener_serves_on(models: Path) -> None:
+    with served(models, "--service-listen", "") as server:
         stub = topology_pb2_grpc.TopologyServiceStub(server.channel)
         (worker,) = stub.GetTopology(topology_pb2.GetTopologyRequest(), timeout=CALL_S).workers
         assert (worker.address, worker.service_address, server.service) == (server.address, "", "None")
 
 
-def test_a_service_port_that_is_taken_is_named(models: Path, desk: DeskOf, transport: str) -> None:
+def test_a_service_port_that_is_taken_is_named(models: Path, desk: DeskOf) -> None:
     with (
         pytest.raises(AssertionError, match=f"cannot listen on {desk.server.service}"),
-        served(models, "--transport", transport, "--service-listen", desk.server.service),
+        served(models, "--service-listen", desk.server.service),
     ):
         pass
     assert desk.portfolio("NOBODY").positions == []
@@ -321,15 +321,15 @@ def test_open_watches_and_idle_streams_do_not_hold_up_the_end(models: Path, tran
         assert server.process.stop() == 0
 
 
-def test_a_service_listener_on_a_unix_socket_is_reached(models: Path, transport: str, tmp_path: Path) -> None:
+def test_a_service_listener_on_a_unix_socket_is_reached(models: Path, tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 's'}"
-    with served(models, "--transport", transport, "--service-listen", address) as server, desk_of(server) as desk:
+    with served(models, "--service-listen", address) as server, desk_of(server) as desk:
         assert server.service == address
         assert desk.fill("unix", "UNIX", 1.0).position == 1.0
 
 
-def test_every_interface_is_told_without_a_host(models: Path, transport: str) -> None:
-    with served(models, "--transport", transport, "--service-listen", "0.0.0.0:0") as server:
+def test_every_interface_is_told_without_a_host(models: Path) -> None:
+    with served(models, "--service-listen", "0.0.0.0:0") as server:
         port = server.service.rpartition(":")[2]
         stub = topology_pb2_grpc.TopologyServiceStub(server.channel)
         (worker,) = stub.GetTopology(topology_pb2.GetTopologyRequest(), timeout=CALL_S).workers
