@@ -454,7 +454,6 @@ def _variables() -> Iterator[dict[str, Any]]:
         "type": "query",
         "datasource": _SOURCE,
         "query": {"query": "label_values(tickgate_build_info, job)", "refId": "job"},
-        "definition": "label_values(tickgate_build_info, job)",
         "refresh": 2,
         "includeAll": True,
         "allValue": ".*",

@@ -231,7 +231,8 @@ def replay(folder: Path, repository: Path | None, file: Path | None, differences
     except (replaying.ReplayRefused, JournalError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
-        f"{found.decisions:,} decisions compared, {found.differing:,} differ; {found.applied_only:,} ticks of requests"
+        f"{found.decisions:,} decisions and {found.ticks:,} published ticks compared, {found.differing:,} differ;"
+        f" {found.applied_only:,} ticks of requests"
         f" without a decision taken in, {found.refused:,} refused requests passed over, {found.starts:,} starts"
     )
     for difference in found.differences:

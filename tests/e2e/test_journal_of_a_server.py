@@ -76,7 +76,7 @@ def test_each_request_is_in_the_journal_once_with_its_status_and_replays_bit_for
     assert status == 0, text
     repeated = sum("REPEATED" in entry["flags"] for entry in found)  # type: ignore[operator]
     assert repeated == 2  # two requests were sent twice: the second time nothing is decided
-    assert f"{Counter(codes)['OK'] + 1 - repeated:,} decisions compared, 0 differ" in text
+    assert f"{Counter(codes)['OK'] + 1 - repeated:,} decisions and 0 published ticks compared, 0 differ" in text
 
 
 def ask_until_it_dies(server: Served, requests: int, start: int) -> list[str]:
@@ -226,4 +226,4 @@ def test_so_they_are_on_simulated_ticks_in_the_fast_lane_and_replay_as_they_were
     assert used.tobytes() == trained_on.tobytes()
     status, text = replayed(journal, models)
     assert status == 0, text
-    assert "500 decisions compared, 0 differ" in text
+    assert "500 decisions and 0 published ticks compared, 0 differ" in text

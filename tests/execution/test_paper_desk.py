@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,9 @@ from tickgate_server.journal.layout import ControlKind
 from tickgate_server.journal.reader import JournalReader
 
 LATE_S = 240.0
-PAPER = [sys.executable, "-c", "from tickgate_client.cli import main; main()", "paper"]
+TICKGATE = [sys.executable, "-c", "from tickgate_client.cli import main; main()"]
+PAPER = [*TICKGATE, "paper"]
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "query.md"
 TICKS = 900
 SETTINGS = """
 [risk]
@@ -152,6 +155,16 @@ def journal_of(folder: Path) -> tuple[dict[int, Any], list[Any]]:
     return approved, fills
 
 
+def by_sql(folder: Path) -> list[dict[str, Any]]:
+    """What the decision log says of each symbol, asked as the document says."""
+    (sql,) = re.findall(r"```sql\n([^`]*slippage_bps[^`]*)```", DOCUMENT.read_text())
+    told = ["--journal", str(folder / "journal"), "--archive", str(folder / "log")]
+    for command in (["archive", "run"], ["query", sql, "--format", "json"]):
+        done = subprocess.run([*TICKGATE, *command, *told], capture_output=True, text=True, timeout=LATE_S, check=False)
+        assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def test_client_and_server_killed_in_turn_on_a_real_capture_lose_no_fill_and_book_none_twice(
     models: Path, feed: Path, tmp_path: Path, soak: Callable[[int, int], int]
 ) -> None:
@@ -165,6 +178,11 @@ def test_client_and_server_killed_in_turn_on_a_real_capture_lose_no_fill_and_boo
     assert sum(report["reasons"].values()) == TICKS
     assert report["run"] in (path.parent / "run" / "report.html").read_text()
 
+    rows = by_sql(path.parent / "run")
+    assert [row.keys() for row in rows] == [row.keys() for row in report["symbols"]]
+    for mine, told in zip(rows, report["symbols"], strict=True):
+        assert mine.pop("symbol") == told["symbol"]
+        assert mine == pytest.approx({name: told[name] for name in mine}, rel=1e-9, abs=1e-9)
     row = report["symbols"][0]
     approved, fills = journal_of(tmp_path / "run" / "journal")
     assert len(fills) == row["fills"] > 20

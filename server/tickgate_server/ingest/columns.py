@@ -22,6 +22,8 @@ from tickgate_server.ingest.kernel import (
 )
 from tickgate_server.ticks.market import TRADE
 
+MESSAGE_TICKS = 65_536
+"""Most ticks of a message; the queue has room for one such message at least."""
 NUMBER_NAMES = ("price", "size", "bid", "ask", "bid_size", "ask_size")
 _NUMBER_COLUMNS = (PRICE, SIZE, BID, ASK, BID_SIZE, ASK_SIZE)
 

@@ -21,7 +21,7 @@ from tickgate_server.errors import FieldInvalid, IngestFull
 from tickgate_server.ingest import kernel
 from tickgate_server.ingest.arrays import IngestArrays
 from tickgate_server.ingest.codes import Codes
-from tickgate_server.ingest.columns import Columns, Source, Ticks
+from tickgate_server.ingest.columns import MESSAGE_TICKS, Columns, Source, Ticks
 from tickgate_server.ingest.reorder import ReorderWindow
 from tickgate_server.intake import Intake, stated_held
 from tickgate_server.journal.layout import NO_ROW, PUBLISHED, ControlKind, TickOutcome
@@ -32,8 +32,6 @@ from tickgate_server.ticks import market
 from tickgate_server.ticks import symbols as symbol_rows
 from tickgate_server.ticks.market import QUOTE, TRADE
 
-MESSAGE_TICKS = 65_536
-"""Most ticks of a message; the queue has room for one such message at least."""
 MESSAGES = 4096
 """Most messages that wait."""
 FEED_BYTES = 32

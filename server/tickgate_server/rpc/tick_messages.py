@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from tickgate.v1 import market_data_pb2 as pb
 from tickgate.v1 import market_pb2
 from tickgate_server.errors import FieldInvalid
-from tickgate_server.ingest.columns import NUMBER_NAMES, Columns
-from tickgate_server.ingest.ingestion import MESSAGE_TICKS
+from tickgate_server.ingest.columns import MESSAGE_TICKS, NUMBER_NAMES, Columns
 from tickgate_server.kernels import kernel
 from tickgate_server.rpc.wire import (
     DATA,
