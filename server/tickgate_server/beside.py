@@ -6,13 +6,14 @@ one does.
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -24,6 +25,7 @@ RESTARTS = 10
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 SETTLED_S = 60.0
+_RETRY_S = 0.05
 # One thread each: their pools would take the cores that answers need.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -181,3 +183,31 @@ def until_let_go(then: Callable[[], object] = lambda: None) -> Event:
 def by_worker(journals: Sequence[Path]) -> dict[str, Path]:
     """Journals by the name that tells them from each other; empty where there is one."""
     return {journal.name if len(journals) > 1 else "": journal for journal in journals}
+
+
+@contextlib.contextmanager
+def alone(lock: Path, end: Event, name: str) -> Iterator[bool]:
+    """Hold a lock file; what a server that was killed left running lets go of it when it has done what was left.
+
+    False: the end came first.
+
+    Args:
+        lock: The file; its folder is there.
+        end: Stops the waiting.
+        name: Of what runs here, for the log.
+    """
+    with lock.open("ab") as file:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waited:
+                    _LOG.info(f"another {name} is still at work", folder=str(lock.parent), pid=os.getpid())
+                waited = True
+                if not end.wait(_RETRY_S):
+                    continue
+                yield False
+                return
+            yield True
+            return

@@ -14,6 +14,7 @@ from tickgate_server.archive.how import ArchiverSettings
 from tickgate_server.archive.service import Archiver
 from tickgate_server.archive.status import status_folder
 from tickgate_server.beside import by_worker, until_let_go
+from tickgate_server.beside_options import GIVE_WAY, JOURNALS, logging_options
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.scheduling import give_way_no_more
 
@@ -21,31 +22,19 @@ _LOG = structlog.get_logger()
 
 
 @click.command()
-@click.option(
-    "--journal",
-    "journals",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    help="Folder of a journal; several for the workers of one server.",
-)
+@JOURNALS
 @click.option("--archive", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the archive.")
 @click.option("--settings", default="{}", help="Fields of ArchiverSettings, JSON.")
-@click.option("--give-way", is_flag=True, help="Run only on a core that nobody else wants.")
-@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+@GIVE_WAY
+@logging_options
 def archive_journals(
     journals: tuple[Path, ...],
     folder: Path,
     settings: str,
-    give_way: bool,  # noqa: FBT001 - click's flag
     log_format: str,
     log_level: str,
 ) -> None:
     """Archive what a server's journals record as Parquet, until standard input ends."""
-    del give_way  # done by now: see `__main__`
     logs.configure(log_format, log_level)
     pa.set_cpu_count(1)  # its pool would take the cores that answers need
     pa.set_io_thread_count(1)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from tickgate_server import logs
 from tickgate_server.alert_settings import AlertSettings
+from tickgate_server.beside_options import JOURNALS, logging_options
 from tickgate_server.control_block import FILE_NAME, ControlBlockLocked
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.observer.address import MetricsAddressTaken
@@ -33,14 +34,7 @@ Section = TypeVar("Section", bound=BaseModel)
 
 
 @click.command()
-@click.option(
-    "--journal",
-    "journals",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    help="Folder of a journal; several for the workers of one server.",
-)
+@JOURNALS
 @click.option("--metrics-listen", default="127.0.0.1:9464", show_default=True, help="host:port; '' for none.")
 @click.option("--control", help="Control block to write; 'none' for none.  [default: control.block in the journal]")
 @click.option(
@@ -58,10 +52,7 @@ Section = TypeVar("Section", bound=BaseModel)
     metavar="JSON",
     help='Tell of what is wrong: \'{"alertmanagers": ["http://127.0.0.1:9093"]}\', as the section `alerts`.',
 )
-@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+@logging_options
 @click.option("--attached", is_flag=True, hidden=True, help="Report on standard output, end with standard input.")
 def observe(
     journals: tuple[Path, ...],

@@ -1,15 +1,14 @@
 """The shadow scorer: every shadow of a repository beside what a server's journals recorded."""
 
 import contextlib
-import fcntl
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 
 import structlog
 
+from tickgate_server.beside import alone
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.models.aliases import Aliases
 from tickgate_server.models.shadow_record import RECORD_FILE, ShadowRecordInvalid, record_path
@@ -24,7 +23,6 @@ TURN_S = 0.25
 LOCK_FILE = "lock"
 # Versions of a model whose comparisons are kept one by one when they are shadows no more.
 KEPT_VERSIONS = 4
-_RETRY_S = 0.05
 # A shadow whose record cannot be gone on with is tried again so often.
 _AGAIN_S = 10.0
 
@@ -64,7 +62,7 @@ class ShadowScorer:
         Raises:
             OSError: The folder cannot be locked, or not be read.
         """
-        with _locked(self._folder, end) as ours, contextlib.ExitStack() as stack:
+        with alone(self._folder / LOCK_FILE, end, "shadow scorer") as ours, contextlib.ExitStack() as stack:
             stack.callback(self._close)
             if not ours:
                 return
@@ -136,23 +134,3 @@ class ShadowScorer:
     def _close(self) -> None:
         for run in self._runs.values():
             run.close()
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, end: Event) -> Iterator[bool]:
-    """Hold the folder; a scorer whose server was killed lets go of it in moments. False: the end came first."""
-    with (folder / LOCK_FILE).open("ab") as file:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waited:
-                    _LOG.info("another shadow scorer is still at work", folder=str(folder), pid=os.getpid())
-                waited = True
-                if not end.wait(_RETRY_S):
-                    continue
-                yield False
-                return
-            yield True
-            return

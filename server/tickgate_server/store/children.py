@@ -9,6 +9,7 @@ import structlog
 
 from tickgate_server import logs
 from tickgate_server.beside import by_worker, until_let_go
+from tickgate_server.beside_options import GIVE_WAY, JOURNALS, logging_options
 from tickgate_server.journal.errors import JournalError
 from tickgate_server.store.errors import StoreError
 from tickgate_server.store.service import StoreService
@@ -18,24 +19,17 @@ _LOG = structlog.get_logger()
 
 
 @click.command()
-@click.option(
-    "--journal", "journals", type=click.Path(path_type=Path), multiple=True, required=True, help="Folder of a journal."
-)
+@JOURNALS
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="Model repository.")
-@click.option("--give-way", is_flag=True, help="Run only on a core that nobody else wants.")
-@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+@GIVE_WAY
+@logging_options
 def child(
     journals: tuple[Path, ...],
     models: Path,
-    give_way: bool,  # noqa: FBT001 - click's flag
     log_format: str,
     log_level: str,
 ) -> None:
     """Keep Redis as a server's journals say, until standard input ends; its first line is the settings, as JSON."""
-    del give_way  # done by now: see `__main__`
     logs.configure(log_format, log_level)
     settings = StoreSettings.model_validate_json(_line())
     end = until_let_go()

@@ -1,17 +1,17 @@
 """The store's process: follows the journals of one server, and keeps Redis as they say."""
 
 import contextlib
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
 import structlog
 
+from tickgate_server.beside import alone
 from tickgate_server.journal.following import Following
 from tickgate_server.journal.segments import Rows
 from tickgate_server.states.codec import kernels_hash
@@ -32,7 +32,6 @@ CHECKPOINT_S = 30.0
 # At the end, what waits is written for so long; to a Redis that does not answer, for less.
 FLUSH_S = 3.0
 FLUSH_UNANSWERED_S = 0.5
-_RETRY_S = 0.05
 _LOG = structlog.get_logger()
 
 
@@ -118,7 +117,7 @@ class StoreService:
             JournalError: A journal is not there.
             RuntimeError: The writer's thread ended.
         """
-        with locked(self._folder, end) as ours, contextlib.ExitStack() as stack:
+        with alone(self._folder / LOCK_FILE, end, "store's process") as ours, contextlib.ExitStack() as stack:
             if not ours:
                 return
             writer = Writer(self._connection, self._settings)
@@ -235,26 +234,3 @@ def read_warm_start(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-@contextlib.contextmanager
-def locked(folder: Path, end: Event) -> Iterator[bool]:
-    """Hold the folder; the process of a server that was killed lets go of it when it has written what was left.
-
-    False: the end came first.
-    """
-    with (folder / LOCK_FILE).open("ab") as file:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waited:
-                    _LOG.info("another process still writes the store", folder=str(folder), pid=os.getpid())
-                waited = True
-                if not end.wait(_RETRY_S):
-                    continue
-                yield False
-                return
-            yield True
-            return
