@@ -191,9 +191,9 @@ def test_the_features_that_a_server_used_are_those_of_training_bit_for_bit(
     compare_used_and_trained_on(name, computed, tmp_path)
 
 
-def test_so_they_are_on_every_capture(tmp_path: Path, soak: Callable[[int, int], int]) -> None:
-    for name in (USDM_BTC, SPOT_ETH, SPOT_BTC, SPOT_BTC_NEXT)[: soak(1, len(CAPTURES))]:
-        compare_used_and_trained_on(name, micro10, tmp_path / name)
+def test_so_on_every_capture(tmp_path: Path, soak: Callable[[int, int], int]) -> None:
+    for number, name in enumerate((USDM_BTC, SPOT_ETH, SPOT_BTC, SPOT_BTC_NEXT)[: soak(1, len(CAPTURES))]):
+        compare_used_and_trained_on(name, micro10, tmp_path / str(number))
 
 
 def compare_used_and_trained_on(name: str, computed: Callable[[], FeatureSet], tmp_path: Path) -> None:

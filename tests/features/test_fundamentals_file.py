@@ -221,7 +221,7 @@ def test_a_local_time_that_happens_never_or_twice_is_refused_by_both(tmp_path: P
         (b"\xff\xfe garbage", "cannot be read as UTF-8 text"),
         (b"symbol,name\0\n", "it has a zero byte"),
         (b'symbol,name,as_of_ns,value\nA,"eps,5,1\n', "cannot be read as comma-separated text"),
-        (gzip.compress(HEADER.encode())[:-9], "cannot be read as UTF-8 text"),
+        (gzip.compress(HEADER.encode(), mtime=0)[:-9], "cannot be read as UTF-8 text"),
         (b"symbol,name,value\nA,eps,1\n", "expected one column 'as_of_ns', found 0 among symbol, name, value"),
         (b"symbol,name,as_of_ns,value,value\nA,eps,1,1,1\n", "expected one column 'value', found 2"),
     ],
