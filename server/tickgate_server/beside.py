@@ -26,8 +26,8 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 SETTLED_S = 60.0
 _RETRY_S = 0.05
-# One thread each: their pools would take the cores that answers need. Two arenas of memory: each scrape is a thread, and
-# every arena that one came upon would keep what it took.
+# One thread each: their pools would take the cores that answers need. Two arenas of memory: each scrape is a thread,
+# and every arena that one came upon would keep what it took.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
