@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 import grpc
@@ -84,7 +84,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
             ticks = zigzag("LOAD", TICKS, start_ns=time.time_ns() - 10**9 * 60, step_ns=10**6)
             total_ns, request_ids = [], set()
             # A load as long as it takes to be scraped so often.
-            for number, request in enumerate(chain(ticks, ticks[-1:] * 10**9)):
+            for number, request in enumerate(chain(ticks, repeat(ticks[-1]))):
                 request.request_id = f"request-{number}"
                 total_ns.append(server.predict(request).timing.total_ns)
                 request_ids.add(request.request_id)

@@ -54,8 +54,9 @@ LIMITS = Limits(
     max_position_notional=3_000.0,
     max_gross_exposure=4_500.0,
     max_net_exposure=3_500.0,
-    max_daily_loss=500.0,
-    max_drawdown=400.0,
+    # No sum of quarters is either: which side of a limit a sum lies on is not a matter of the order of adding.
+    max_daily_loss=500.1,
+    max_drawdown=400.1,
 )
 COVARIANCE = np.array([[4.0, 1.0, -1.0], [1.0, 3.0, 0.5], [-1.0, 0.5, 2.0]]) * 1e-4
 OPEN = (OrderState.RESERVED, OrderState.ACCEPTED)
