@@ -1,7 +1,8 @@
 """Published ticks: how many one worker takes, and what Predict beside them pays.
 
-One server, 1,000 symbols, a batch a tick of each. Runs at each rate alternate with runs at idle, so what else the
-machine does falls on all of them alike; the ratio is the median over the rounds of (p99 beside the rate / p99 at idle).
+One server, 1,000 symbols; messages of 10 ms, and a tenth of the rate in messages of 100 ms too. Runs at each rate
+alternate with runs at idle, so what else the machine does falls on all of them alike; the ratio is the median over the
+rounds of (p99 beside the rate / p99 at idle).
 """
 
 import json
@@ -23,10 +24,13 @@ from bench.rpc import Shape
 from rich.table import Table
 from tests.support.processes import server
 
-RATES = (0, 10_000, 100_000)
-MOST = -1
+# Ticks a second, 0: none, -1: the most it takes; and ticks a message.
+IDLE, MOST = (0, 0), (-1, 1_000)
+LOADS = (IDLE, (10_000, 100), (10_000, 1_000), (100_000, 1_000), MOST)
 PREDICTS = Shape("open loop, 1,000/s, 4 connections", 4, rate=1_000)
 _START_UP_S = 1.5  # of the publisher
+Rounds = dict[tuple[int, int], list[tuple[dict[str, Any], dict[str, int]]]]
+"""What each load's publisher and callers saw, in each round."""
 
 
 class Publishing:
@@ -37,13 +41,13 @@ class Publishing:
         self._next = 1
 
     @contextmanager
-    def at(self, rate: int, seconds: float) -> Iterator[dict[str, Any]]:
+    def at(self, rate: int, batch: int, seconds: float) -> Iterator[dict[str, Any]]:
         """Publish beside the block, which it outlasts; what it saw is there behind it. No `rate`: nothing."""
         found: dict[str, Any] = {}
         if not rate:
             yield found
             return
-        arguments = [*self._addresses, str(max(rate, 0)), str(seconds), str(self._next)]
+        arguments = [*self._addresses, str(max(rate, 0)), str(batch), str(seconds), str(self._next)]
         command = [sys.executable, "-m", "bench.ingest_load", *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             yield found
@@ -54,21 +58,21 @@ class Publishing:
 
 def ingest(models: Path, pairs: int, seconds: float) -> list[Table]:
     """The table of rates."""
-    rounds: dict[int, list[tuple[dict[str, Any], dict[str, int]]]] = {rate: [] for rate in (*RATES, MOST)}
+    rounds: Rounds = {load: [] for load in LOADS}
     environment = {"TICKGATE_CLOCK__MODE": "replay", "TICKGATE_JOURNAL__RETAINED_SEGMENTS": "4"}
     before = os.getloadavg()[0]
     with server(models, environment=environment) as (running, address), tempfile.TemporaryDirectory() as folder:
         publishing = Publishing(str(running.logged("serving")[0]["service"]), address)
         for number in range(pairs):
-            for rate in rounds if number % 2 == 0 else reversed(rounds):
+            for rate, batch in rounds if number % 2 == 0 else reversed(rounds):
                 prefix = Path(folder) / "requests"
                 count = int(PREDICTS.rate * seconds / PREDICTS.connections) + 500
-                write_requests(prefix, PREDICTS.connections, count, stream=False, symbols=f"R{number}.{rate}.")
-                with publishing.at(rate, seconds + 2 * _START_UP_S) as found:
+                write_requests(prefix, PREDICTS.connections, count, stream=False, symbols=f"R{number}.{rate}.{batch}.")
+                with publishing.at(rate, batch, seconds + 2 * _START_UP_S) as found:
                     if rate:
                         _until_it_publishes()
                     predicts = load(address, prefix, seconds)
-                rounds[rate].append((found, predicts))
+                rounds[rate, batch].append((found, predicts))
     return [_table(rounds, pairs, before)]
 
 
@@ -85,14 +89,15 @@ def _until_it_publishes() -> None:
     time.sleep(_START_UP_S)
 
 
-def _table(rounds: dict[int, list[tuple[dict[str, Any], dict[str, int]]]], pairs: int, before: float) -> Table:
+def _table(rounds: Rounds, pairs: int, before: float) -> Table:
     after = os.getloadavg()[0]
     table = Table(
-        title=f"published ticks, 1,000 symbols, batches of 1,000; Predict {PREDICTS.name}, us; median of {pairs};"
+        title=f"published ticks, 1,000 symbols; Predict {PREDICTS.name}, us; median of {pairs};"
         f" machine's load {before:.1f} before, {after:.1f} after"
     )
     for heading in (
         "rate",
+        "a batch",
         "accepted/s",
         "refused",
         "batch p50 ms",
@@ -104,8 +109,8 @@ def _table(rounds: dict[int, list[tuple[dict[str, Any], dict[str, int]]]], pairs
         "p99 x idle",
     ):
         table.add_column(heading, justify="right")
-    idle = [predicts["p99"] for _, predicts in rounds[0]]
-    for rate, runs in rounds.items():
+    idle = [predicts["p99"] for _, predicts in rounds[IDLE]]
+    for (rate, batch), runs in rounds.items():
         told = [found for found, _ in runs if found]
         cells = ["-"] * 5
         if told:
@@ -117,7 +122,8 @@ def _table(rounds: dict[int, list[tuple[dict[str, Any], dict[str, int]]]], pairs
             ]
         ratio = median(predicts["p99"] / quiet for (_, predicts), quiet in zip(runs, idle, strict=True))
         table.add_row(
-            "idle" if rate == 0 else "the most" if rate == MOST else f"{rate:,}/s",
+            "idle" if rate == 0 else "the most" if rate < 0 else f"{rate:,}/s",
+            f"{batch:,}" if batch else "-",
             *cells,
             *(f"{median(predicts[name] for _, predicts in runs):,.0f}" for name in ("p50", "p99")),
             f"{sum(predicts['failed'] for _, predicts in runs):,}",
