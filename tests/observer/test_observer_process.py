@@ -119,7 +119,7 @@ def test_the_observer_gives_way_and_takes_its_turn_all_the_same(repository: Path
     with served(repository, "--clock", "replay", observed=True) as server:
         threads = [int(path.name) for path in Path(f"/proc/{observer_pid(server)}/task").iterdir()]
         policies = [os.sched_getscheduler(thread) for thread in threads]
-        assert policies.count(os.SCHED_IDLE) == 1  # what follows; each scrape's thread gives way by itself
+        assert 0 < policies.count(os.SCHED_IDLE) < len(policies)  # what follows, and a scrape that is under way
         reader = ControlBlockReader(Path(server.process._journal.name) / FILE_NAME)
         with cores_taken():
             for request in zigzag("A", 5):
