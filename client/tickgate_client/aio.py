@@ -46,15 +46,20 @@ class AsyncSignalClient:
         model: str = "",
         channel_credentials: grpc.ChannelCredentials | None = None,
         latency: CallRecorder | None = None,
+        channel: aio.Channel | None = None,
     ) -> None:
+        if channel is not None and channel_credentials is not None:
+            raise ValueError("a channel has its credentials already: give one of the two")
         self.target = target
         self.latency: CallRecorder = LatencyRecorder() if latency is None else latency
         self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
-        self._channel = (
-            aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-            if channel_credentials is None
-            else aio.secure_channel(target, channel_credentials, options=CHANNEL_OPTIONS)
-        )
+        if channel is None:
+            channel = (
+                aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+                if channel_credentials is None
+                else aio.secure_channel(target, channel_credentials, options=CHANNEL_OPTIONS)
+            )
+        self._channel = channel
         stub = SignalServiceStub(self._channel)
         self._predict = stub.Predict
         self._predict_stream = stub.PredictStream

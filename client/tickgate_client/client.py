@@ -42,6 +42,10 @@ class SignalClient:
         channel_credentials: From `grpc.ssl_channel_credentials(...)`; None: plain text.
         latency: A recorder to share with other clients, or an `sla.SlaMonitor`, which judges the calls too; None: a
             recorder of its own.
+        channel: One that is there already, `testing.memory_channel(...)` for example, which then is this client's to
+            close; None: one to `target`.
+
+    Raises ValueError for a channel with credentials beside it.
     """
 
     def __init__(
@@ -53,15 +57,20 @@ class SignalClient:
         model: str = "",
         channel_credentials: grpc.ChannelCredentials | None = None,
         latency: CallRecorder | None = None,
+        channel: grpc.Channel | None = None,
     ) -> None:
+        if channel is not None and channel_credentials is not None:
+            raise ValueError("a channel has its credentials already: give one of the two")
         self.target = target
         self.latency: CallRecorder = LatencyRecorder() if latency is None else latency
         self._defaults = CallDefaults(deadline_s=deadline_s, budget_us=budget_us, model=model)
-        self._channel = (
-            grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-            if channel_credentials is None
-            else grpc.secure_channel(target, channel_credentials, options=CHANNEL_OPTIONS)
-        )
+        if channel is None:
+            channel = (
+                grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+                if channel_credentials is None
+                else grpc.secure_channel(target, channel_credentials, options=CHANNEL_OPTIONS)
+            )
+        self._channel = channel
         stub = SignalServiceStub(self._channel)
         self._predict = stub.Predict
         self._predict_stream = stub.PredictStream
